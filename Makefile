@@ -1,0 +1,60 @@
+# Two commands matter: `make demo` and `make test`. Each installs what it needs, once.
+
+PYTHON := /usr/bin/python3
+BIN := .venv/bin
+STAMP := .venv/.ready
+DEBS := python3-bpfcc python3-venv iproute2 ethtool bpftool nftables tcpdump dnsmasq-base bind9-dnsutils
+C_FILES := $(wildcard bpf/*.h bpf/*.c) $(shell find bpf/kernel -name '*.h')
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-unit test-bpf test-e2e check lint type arch format fmt source clean
+
+help: ## Show what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Install what is missing; .venv/bin/xdplb is there afterwards
+
+$(STAMP): pyproject.toml scripts/setup
+	@scripts/setup $(PYTHON) "$(DEBS)"
+	@touch $@
+
+demo: setup ## The main job, in network namespaces: clients, balancer, two servers
+	@scripts/demo
+
+test: setup ## All tests (the bpf and e2e floors need root)
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-unit: setup ## Tests that need no privilege
+	@$(BIN)/python -m pytest tests/unit $(ARGS)
+
+test-bpf: setup ## The program on single packets
+	@$(BIN)/python -m pytest tests/bpf $(ARGS)
+
+test-e2e: setup ## Real sockets and servers in network namespaces
+	@$(BIN)/python -m pytest tests/e2e $(ARGS)
+
+check: lint type arch format ## Everything that reads the code without running it
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+type: setup
+	@$(BIN)/mypy
+
+arch: setup
+	@$(BIN)/lint-imports
+
+format: setup
+	@$(BIN)/clang-format --dry-run --Werror $(C_FILES)
+
+fmt: setup ## Format Python and C
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/clang-format -i $(C_FILES)
+
+source: setup ## Print the program as the compiler gets it
+	@$(BIN)/python -c 'from xdplb import source; print(source.text())'
+
+clean: ## Remove what setup and the tools made
+	@rm -rf .venv .bench .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build

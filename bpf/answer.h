@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * From a backend to the client: the NAT port that a datagram goes to says whose it is.
+ */
+#ifndef XDPLB_ANSWER_H
+#define XDPLB_ANSWER_H
+
+/* Does an answer from @port of @backend belong to @flow? A reservation takes any service port. */
+static __always_inline bool answer_port_fits(const struct backend *backend, const struct flow *flow,
+					     __be16 port)
+{
+	if (backend->port)
+		return backend->port == port;
+	return flow->service_port == port ||
+	       (HAVE_RESERVATIONS && owner_state(flow->owner) == FLOW_RESERVED);
+}
+
+/*
+ * The flow that @pkt answers, with the backend's number in @number and the port that
+ * the client dialled in @service_port; NULL if it answers none. Backend address and port must both
+ * be the flow's (RFC 4787 REQ-8); anything else that comes from a backend is a client like any
+ * other.
+ */
+static __always_inline struct flow *answer_flow(const struct packet *pkt, u32 *number,
+						__be16 *service_port)
+{
+	struct slot_range *range;
+	struct backend *backend;
+	struct flow *flow;
+	u32 offset;
+
+	if (!nat_offset(be16(pkt->udp->destination), &offset))
+		return NULL;
+	range = backend_ports.lookup(&pkt->ip->source);
+	if (!range || offset >= range->count)
+		return NULL;
+	offset += range->first;
+	flow = reverse_lookup.lookup(&offset);
+	if (!flow || !owner_is_flow(flow->owner))
+		return NULL;
+	*number = owner_backend(flow->owner);
+	backend = backends.lookup(number);
+	if (!backend || backend->address != pkt->ip->source ||
+	    !answer_port_fits(backend, flow, pkt->udp->source))
+		return NULL;
+	*service_port = backend->port ? flow->service_port : pkt->udp->source;
+	return flow;
+}
+
+/*
+ * The flow is alive, and its backend answers. Another CPU that renews it at the same
+ * time does the same service, so a lost race needs no second try, unless it was about
+ * the state: the next answer settles that.
+ */
+static __always_inline void answer_refresh(struct flow *flow, u32 now)
+{
+	u64 owner = flow->owner;
+	u32 state = owner_state(owner) == FLOW_RESERVED ? FLOW_RESERVED : FLOW_ANSWERED;
+
+	if (state == owner_state(owner) && now - owner_seen(owner) < REFRESH_TICKS)
+		return;
+	__sync_val_compare_and_swap(&flow->owner, owner, owner_renew(owner, state, now));
+}
+
+/* RETURN with the route to the client, CONTINUE if @pkt is no answer, or a DROP. */
+static __always_inline enum verdict answer_client(struct packet *pkt)
+{
+	struct route *route = &pkt->route;
+	enum verdict verdict;
+	struct flow *flow;
+	u32 number;
+
+	flow = answer_flow(pkt, &number, &route->source_port);
+	if (!flow)
+		return CONTINUE;
+	verdict = packet_check(pkt);
+	if (verdict != CONTINUE)
+		return verdict;
+	route->destination_mac = mac_word(flow->client_mac);
+	if (!route->destination_mac || !route_leave(route, flow->interface))
+		return DROP_UNRESOLVED;
+	answer_refresh(flow, pkt->now);
+	route->source = SERVICE_ADDRESS;
+	route->destination = flow->client;
+	route->destination_port = flow->client_port;
+	count_out(number, pkt->ip_length);
+	return RETURN;
+}
+
+#endif

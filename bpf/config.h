@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What `xdplb up` decides before it compiles, and a default for each so that the
+ * text also compiles by itself. Numbers only. Addresses are in network order, as
+ * they lie in a packet and are loaded from it; ports are in host order.
+ */
+#ifndef XDPLB_CONFIG_H
+#define XDPLB_CONFIG_H
+
+/* Attached in generic (skb) mode: partial checksums stay partial. See csum.h. */
+#ifndef MODE_GENERIC
+#define MODE_GENERIC 0
+#endif
+
+/* How a packet leaves on the interface it came in by: bpf_redirect() or XDP_TX. */
+#ifndef TRANSMIT_REDIRECT
+#define TRANSMIT_REDIRECT 1
+#endif
+
+/* How many interfaces share the program; with one, none is ever looked up. */
+#ifndef INTERFACE_COUNT
+#define INTERFACE_COUNT 1
+#endif
+
+/* The address that clients dial and that the balancer speaks from. */
+#ifndef SERVICE_ADDRESS
+#define SERVICE_ADDRESS 0
+#endif
+
+/* Its ports: RANGE(first, last) for each range. */
+#ifndef SERVICE_PORTS
+#define SERVICE_PORTS(RANGE) RANGE(0, 65535)
+#endif
+
+/* Its ports may hold sockets of the host: ask for one before a flow is opened. */
+#ifndef SERVICE_SHARES_PORTS
+#define SERVICE_SHARES_PORTS 1
+#endif
+
+/* What is hashed to choose a backend. */
+#define HASH_SRC_DST 0
+#define HASH_5_TUPLE 1
+#define HASH_SRC 2
+#ifndef SERVICE_HASH
+#define SERVICE_HASH HASH_SRC_DST
+#endif
+
+/* The secret of this balancer: nobody outside can compute the hash. */
+#ifndef HASH_KEY_0
+#define HASH_KEY_0 0
+#endif
+#ifndef HASH_KEY_1
+#define HASH_KEY_1 1
+#endif
+
+/* Entries of the Maglev table, a prime (Eisenbud et al., NSDI 2016). */
+#ifndef MAGLEV_SIZE
+#define MAGLEV_SIZE 16381
+#endif
+
+/* The ports that flows get: RANGE(first, last, offset of first in the pool). */
+#ifndef NAT_PORTS
+#define NAT_PORTS(RANGE) RANGE(1024, 32767, 0) RANGE(61000, 65535, 31744)
+#endif
+
+/* Some flows were reserved with `--client`. */
+#ifndef HAVE_RESERVATIONS
+#define HAVE_RESERVATIONS 0
+#endif
+
+/* The most backends that share one next hop; bounds a loop. */
+#ifndef MAX_BACKENDS
+#define MAX_BACKENDS 256
+#endif
+
+/* A tick is 2^26 ns, 67 ms: fine enough for timeouts, and 32 bits last nine years. */
+#define TICK_SHIFT 26
+
+/* Idle times after which a port may be given away, in ticks: 30 s and 120 s. */
+#ifndef UNREPLIED_TICKS
+#define UNREPLIED_TICKS 448
+#endif
+#ifndef ANSWERED_TICKS
+#define ANSWERED_TICKS 1789
+#endif
+
+/*
+ * A record is written only when it is this much behind, about a second, so that a
+ * hot flow dirties no cache line per packet. It is far below every timeout.
+ */
+#ifndef REFRESH_TICKS
+#define REFRESH_TICKS 16
+#endif
+
+/* A new flow looks at this many windows of this many records for a free one. */
+#define PROBE_WINDOWS 8
+#define PROBE_WINDOW 32
+
+/* Blocks of 32 bytes that a checksum may run over: the largest packet native mode gets. */
+#define CSUM_BLOCKS 112
+
+#endif

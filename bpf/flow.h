@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The flow table: find a flow from either side, open one, keep it fresh.
+ *
+ * A record in reverse_lookup owns the flow; its entry in client_port is the index.
+ * Whoever wins the compare-and-swap of a record's owner word may change the rest of
+ * it and its index. A record that may be taken over has been idle for a timeout, and
+ * by then its index entry looks stale too (REFRESH_TICKS), so whoever still holds
+ * that entry asks the record before it sends anything.
+ */
+#ifndef XDPLB_FLOW_H
+#define XDPLB_FLOW_H
+
+#define SEEN_MASK 0xffffff
+
+static __always_inline u64 owner_word(u32 seen, u32 backend, u32 state, u32 generation)
+{
+	return (u64)seen | (u64)backend << 32 | (u64)state << 48 | (u64)generation << 56;
+}
+
+static __always_inline u32 owner_seen(u64 owner)
+{
+	return owner;
+}
+
+static __always_inline u32 owner_backend(u64 owner)
+{
+	return owner >> 32 & 0xffff;
+}
+
+static __always_inline u32 owner_state(u64 owner)
+{
+	return owner >> 48 & 0xff;
+}
+
+/* @owner's word again, with another state, seen at @now. */
+static __always_inline u64 owner_renew(u64 owner, u32 state, u32 now)
+{
+	return (owner & 0xff00ffff00000000ULL) | (u64)state << 48 | now;
+}
+
+/* Is there a flow at all? */
+static __always_inline bool owner_is_flow(u64 owner)
+{
+	return owner_state(owner) >= FLOW_UNREPLIED;
+}
+
+/* May the record of @owner be given to somebody else? */
+static __always_inline bool owner_is_free(u64 owner, u32 now)
+{
+	u32 idle = now - owner_seen(owner);
+
+	switch (owner_state(owner)) {
+	case FLOW_FREE:
+		return true;
+	case FLOW_RESERVED:
+		return false;
+	case FLOW_ANSWERED:
+		return (s32)idle > ANSWERED_TICKS;
+	default:
+		return (s32)idle > UNREPLIED_TICKS;
+	}
+}
+
+/* NAT port (host order) -> offset in the pool; false where it is not in the pool. */
+static __always_inline bool nat_offset(u32 port, u32 *offset)
+{
+#define RANGE(first, last, start)                   \
+	if (port - (first) <= (last) - (first)) {   \
+		*offset = port - (first) + (start); \
+		return true;                        \
+	}
+	NAT_PORTS(RANGE)
+#undef RANGE
+	return false;
+}
+
+/* Offset in the pool -> NAT port; 0 beyond the pool. */
+static __always_inline __be16 nat_port(u32 offset)
+{
+#define RANGE(first, last, start)                 \
+	if (offset - (start) <= (last) - (first)) \
+		return be16(offset - (start) + (first));
+	NAT_PORTS(RANGE)
+#undef RANGE
+	return 0;
+}
+
+/* The record of @port toward @backend, or NULL. */
+static __always_inline struct flow *flow_at(const struct backend *backend, __be16 port)
+{
+	u32 index;
+
+	if (!nat_offset(be16(port), &index) || index >= backend->slot_count)
+		return NULL;
+	index += backend->slot_first;
+	return reverse_lookup.lookup(&index);
+}
+
+/* What the client at the other end of @pkt would be found by. */
+static __always_inline struct client_key client_key(const struct packet *pkt, __be16 service_port)
+{
+	struct client_key key = {
+		.client = pkt->ip->source,
+		.service = SERVICE_ADDRESS,
+		.client_port = pkt->udp->source,
+		.service_port = service_port,
+		.protocol = PROTOCOL_UDP,
+	};
+
+	return key;
+}
+
+static __always_inline bool flow_is_of(const struct flow *flow, const struct client_key *key)
+{
+	return flow->client == key->client && flow->client_port == key->client_port &&
+	       (flow->service_port == key->service_port ||
+		(HAVE_RESERVATIONS && owner_state(flow->owner) == FLOW_RESERVED));
+}
+
+/* The client is where this packet of it came from. */
+static __always_inline void flow_learn_client(struct flow *flow, const struct packet *pkt)
+{
+	u64 mac = mac_word(pkt->eth->source);
+
+	if (mac_word(flow->client_mac) != mac)
+		mac_write(flow->client_mac, mac);
+	if (flow->interface != pkt->interface)
+		flow->interface = pkt->interface;
+}
+
+/*
+ * Is @value's flow still this client's? Looks at the record at most once a second, and
+ * then also says there that the flow is alive. False: the index entry leads nowhere.
+ */
+static __always_inline bool flow_refresh(const struct packet *pkt, const struct client_key *key,
+					 struct client_value *value, const struct backend *backend)
+{
+	struct flow *flow;
+	u64 owner;
+
+	if (((pkt->now - (value->seen >> 8)) & SEEN_MASK) < REFRESH_TICKS)
+		return true;
+	flow = flow_at(backend, value->nat_port);
+	if (!flow)
+		return false;
+	owner = flow->owner;
+	if (!owner_is_flow(owner) || owner_backend(owner) != value->backend ||
+	    !flow_is_of(flow, key))
+		return false;
+	if (__sync_val_compare_and_swap(&flow->owner, owner,
+					owner_renew(owner, owner_state(owner), pkt->now)) != owner)
+		return owner_is_flow(flow->owner) && flow_is_of(flow, key);
+	flow_learn_client(flow, pkt);
+	if (HAVE_RESERVATIONS && owner_state(owner) == FLOW_RESERVED)
+		flow->service_port = pkt->udp->destination;
+	value->seen = (pkt->now & SEEN_MASK) << 8 | backend->generation;
+	return true;
+}
+
+/* Take the index entry of an idle @flow away before its record is used anew. */
+static __always_inline void flow_forget(const struct flow *flow, u64 owner, __be16 port)
+{
+	struct client_key key = {
+		.client = flow->client,
+		.service = SERVICE_ADDRESS,
+		.client_port = flow->client_port,
+		.service_port = flow->service_port,
+		.protocol = PROTOCOL_UDP,
+	};
+	struct client_value *value = client_port.lookup(&key);
+
+	if (value && value->nat_port == port && value->backend == owner_backend(owner))
+		client_port.delete(&key);
+}
+
+/*
+ * Claim a free record toward backend number @number, for a packet at @now.
+ *
+ * Starts at a random place, so that nobody outside can tell the next port (RFC 6056),
+ * and looks at PROBE_WINDOWS windows spread over the whole range: all of a range of up
+ * to PROBE_WINDOWS * PROBE_WINDOW records. Returns the record, its port in @port, or
+ * NULL when none was free.
+ */
+static __always_inline struct flow *flow_claim(const struct backend *backend, u32 number, u32 now,
+					       __be16 *port)
+{
+	u32 count = backend->slot_count;
+	u32 start = (u64)bpf_get_prandom_u32() * count >> 32;
+	u32 stride = count / PROBE_WINDOWS;
+	u64 claimed = owner_word(now, number, FLOW_CLAIMED, backend->generation);
+
+	if (stride < PROBE_WINDOW)
+		stride = PROBE_WINDOW;
+#pragma clang loop unroll(disable)
+	for (u32 probe = 0; probe < PROBE_WINDOWS * PROBE_WINDOW; probe++) {
+		u32 offset = start + probe / PROBE_WINDOW * stride + probe % PROBE_WINDOW;
+		struct flow *flow;
+		u32 index;
+		u64 owner;
+
+		if (offset >= count)
+			offset -= count;
+		if (offset >= count)
+			offset -= count;
+		if (offset >= count)
+			continue;
+		index = backend->slot_first + offset;
+		flow = reverse_lookup.lookup(&index);
+		if (!flow)
+			return NULL;
+		owner = flow->owner;
+		if (!owner_is_free(owner, now))
+			continue;
+		if (__sync_val_compare_and_swap(&flow->owner, owner, claimed) != owner)
+			continue;
+		*port = nat_port(offset);
+		if (owner_state(owner) != FLOW_FREE)
+			flow_forget(flow, owner, *port);
+		return flow;
+	}
+	return NULL;
+}
+
+/*
+ * Open a flow for @key toward backend number @number: claim a record, index it, publish.
+ *
+ * FORWARD and the port in @port; else the reason. Where another CPU opened the same
+ * flow just now, that one counts and this record is given back.
+ */
+static __always_inline enum verdict flow_open(const struct packet *pkt,
+					      const struct client_key *key,
+					      const struct backend *backend, u32 number,
+					      __be16 *port)
+{
+	struct client_value value = {
+		.backend = number,
+		.seen = (pkt->now & SEEN_MASK) << 8 | backend->generation,
+	};
+	struct client_value *other;
+	struct flow *flow = flow_claim(backend, number, pkt->now, port);
+
+	if (!flow)
+		return DROP_NO_PORT;
+	flow->client = key->client;
+	flow->client_port = key->client_port;
+	flow->service_port = key->service_port;
+	flow_learn_client(flow, pkt);
+	value.nat_port = *port;
+	if (client_port.insert((struct client_key *)key, &value)) {
+		flow->owner = 0;
+		other = client_port.lookup((struct client_key *)key);
+		if (!other)
+			return DROP_TABLE_FULL;
+		if (other->backend != number)
+			return DROP_NO_PORT;
+		*port = other->nat_port;
+		return FORWARD;
+	}
+	flow->owner = owner_word(pkt->now, number, FLOW_UNREPLIED, backend->generation);
+	return FORWARD;
+}
+
+#endif

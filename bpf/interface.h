@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The interfaces that the program sits on: by which one a packet came in, and how it
+ * leaves by another. With one interface nothing is searched.
+ */
+#ifndef XDPLB_INTERFACE_H
+#define XDPLB_INTERFACE_H
+
+/* The interface @pkt came in by: fills @pkt->interface; NULL if it is none of ours. */
+static __always_inline struct interface *packet_interface(struct packet *pkt)
+{
+	for (u32 slot = 0; slot < INTERFACE_COUNT; slot++) {
+		struct interface *interface = interfaces.lookup(&slot);
+
+		if (!interface)
+			return NULL;
+		if (INTERFACE_COUNT == 1 || interface->ifindex == pkt->ctx->ingress_ifindex) {
+			pkt->interface = slot;
+			return interface;
+		}
+	}
+	return NULL;
+}
+
+/* Let @route leave by the interface in @slot. False where there is none. */
+static __always_inline bool route_leave(struct route *route, u32 slot)
+{
+	struct interface *interface;
+
+	if (INTERFACE_COUNT == 1)
+		slot = 0;
+	interface = interfaces.lookup(&slot);
+	if (!interface)
+		return false;
+	route->source_mac = interface->mac;
+	route->ifindex = interface->ifindex;
+	route->redirect = interface->redirect;
+	return true;
+}
+
+/*
+ * Send @pkt by its route: XDP_TX where it leaves by the interface it came in by. On veth
+ * that works only if the peer runs XDP itself; a redirect needs no more than its GRO.
+ */
+static __always_inline int transmit(const struct packet *pkt)
+{
+	if (INTERFACE_COUNT == 1)
+		return TRANSMIT_REDIRECT ? bpf_redirect(pkt->ctx->ingress_ifindex, 0) : XDP_TX;
+	if (pkt->route.ifindex == pkt->ctx->ingress_ifindex && !pkt->route.redirect)
+		return XDP_TX;
+	return bpf_redirect(pkt->route.ifindex, 0);
+}
+
+#endif

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Every map. The sizes here only satisfy the compiler: Python creates the maps, with
+ * the sizes that `up` was asked for, and puts them in place of these.
+ */
+#ifndef XDPLB_MAPS_H
+#define XDPLB_MAPS_H
+
+/* Backend number -> the server. Python writes; the program keeps the MAC current. */
+BPF_TABLE("array", u32, struct backend, backends, 1);
+
+/*
+ * Client, service, protocol -> NAT port and backend: the index into reverse_lookup.
+ * The program adds and removes flows, Python reservations. Nothing is ever evicted.
+ */
+BPF_TABLE("hash", struct client_key, struct client_value, client_port, 1);
+
+/*
+ * Slot of the backend + offset of the NAT port -> the flow. Written together with
+ * client_port and before it. An idle record is taken over when its port is wanted.
+ */
+BPF_TABLE("array", u32, struct flow, reverse_lookup, 1);
+
+/* Backend address -> its part of reverse_lookup. Written by Python. */
+BPF_TABLE("hash", __be32, struct slot_range, backend_ports, 1);
+
+/* Next hop address -> the first backend behind it. Written by Python. */
+BPF_TABLE("hash", __be32, u32, next_hops, 1);
+
+/* Service number -> which Maglev table counts. Written by Python. */
+BPF_TABLE("array", u32, struct service, services, 1);
+
+/*
+ * Table number -> MAGLEV_SIZE backend numbers; two tables a service. Written by Python.
+ * Only the first number is declared: BCC would take a second over the whole array.
+ */
+BPF_TABLE("array", u32, u16, maglev, 1);
+
+/* Interface slot -> the interface. Written by Python. */
+BPF_TABLE("array", u32, struct interface, interfaces, 1);
+
+/* enum verdict -> packets, and backend number -> traffic. Written by the program. */
+BPF_TABLE("percpu_array", u32, u64, verdicts, VERDICT_MAX);
+BPF_TABLE("percpu_array", u32, struct backend_stats, backend_stats, 1);
+
+#endif

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Headers as they lie on the wire, and what the walk knows of the packet in hand.
+ */
+#ifndef XDPLB_PACKET_H
+#define XDPLB_PACKET_H
+
+#define be16(x) ((__be16)__builtin_bswap16(x))
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+#undef be16
+#define be16(x) ((__be16)(x))
+#endif
+
+#define ETHERTYPE_IPV4 0x0800
+#define ETHERTYPE_ARP 0x0806
+#define PROTOCOL_UDP 17
+
+#define IPV4_MORE_FRAGMENTS 0x2000
+#define IPV4_FRAGMENT_OFFSET 0x1fff
+
+struct eth_header {
+	u8 destination[6];
+	u8 source[6];
+	__be16 type;
+};
+
+/* RFC 791. */
+struct ipv4_header {
+	u8 version_ihl;
+	u8 tos;
+	__be16 total_length;
+	__be16 id;
+	__be16 fragment;
+	u8 ttl;
+	u8 protocol;
+	u16 check;
+	__be32 source;
+	__be32 destination;
+};
+
+/* RFC 768. */
+struct udp_header {
+	__be16 source;
+	__be16 destination;
+	__be16 length;
+	u16 check;
+};
+
+/* RFC 826, for IPv4 over Ethernet. */
+struct arp_packet {
+	__be16 hardware_type;
+	__be16 protocol_type;
+	u8 hardware_length;
+	u8 protocol_length;
+	__be16 operation;
+	u8 sender_mac[6];
+	u8 sender_address[4];
+	u8 target_mac[6];
+	u8 target_address[4];
+};
+
+/*
+ * A MAC address as a word: its six bytes as they lie in a frame, in the low end on a
+ * little-endian machine. Whole words are compared, and read and written at once.
+ */
+static __always_inline u64 mac_word(const u8 *mac)
+{
+	const u16 *part = (const u16 *)mac;
+
+	return (u64)part[0] | (u64)part[1] << 16 | (u64)part[2] << 32;
+}
+
+static __always_inline void mac_write(u8 *mac, u64 word)
+{
+	u16 *part = (u16 *)mac;
+
+	part[0] = word;
+	part[1] = word >> 16;
+	part[2] = word >> 32;
+}
+
+/* Where a packet is to go, and as whom. The two MAC addresses are words. */
+struct route {
+	u64 source_mac;
+	u64 destination_mac;
+	__be32 source;
+	__be32 destination;
+	__be16 source_port;
+	__be16 destination_port;
+	u32 ifindex;
+	bool redirect;
+};
+
+/*
+ * The packet in hand. parse_packet() has checked the bounds of every header that a
+ * pointer here leads to. @interface is the slot it came in by; @now is in ticks.
+ */
+struct packet {
+	struct xdp_md *ctx;
+	struct eth_header *eth;
+	struct ipv4_header *ip;
+	struct udp_header *udp;
+	u32 ip_length; /* bytes, IP header and payload */
+	u32 udp_room;  /* bytes of IP payload: what the UDP length must fit */
+	bool is_fragment;
+	u16 interface;
+	u32 now;
+	struct route route; /* filled once the verdict is FORWARD or RETURN */
+};
+
+#endif

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Which packets are for the service, and which backend gets a new flow.
+ */
+#ifndef XDPLB_SELECT_H
+#define XDPLB_SELECT_H
+
+/* Is @port (host order) one of the service's? */
+static __always_inline bool service_has_port(u32 port)
+{
+#define RANGE(first, last) || (port - (first) <= (last) - (first))
+	return false SERVICE_PORTS(RANGE);
+#undef RANGE
+}
+
+/*
+ * A keyed hash: multiply, fold, multiply, with two secret 64-bit keys. It only has to
+ * spread, and to be out of reach for somebody who picks addresses to hit one backend.
+ * xdplb/selection.py computes the same.
+ */
+static __always_inline u64 hash_word(u64 hash, u64 word)
+{
+	hash = (hash ^ word) * 0x9e3779b97f4a7c15ULL;
+	hash ^= hash >> 32;
+	hash *= HASH_KEY_1 | 1ULL;
+	return hash ^ (hash >> 29);
+}
+
+static __always_inline u32 hash_packet(const struct packet *pkt)
+{
+	u64 destination = SERVICE_HASH == HASH_SRC ? 0 : pkt->ip->destination;
+	u64 hash = hash_word(HASH_KEY_0, (u64)pkt->ip->source << 32 | destination);
+
+	if (SERVICE_HASH == HASH_5_TUPLE)
+		hash = hash_word(hash, (u64)pkt->udp->source << 32 |
+					       (u64)pkt->udp->destination << 16 | PROTOCOL_UDP);
+	return hash >> 32;
+}
+
+/* The backend for a new flow of @pkt's client, or NO_BACKEND. */
+static __always_inline u32 select_backend(const struct packet *pkt)
+{
+	u32 number = 0;
+	struct service *service = services.lookup(&number);
+	u16 *table;
+	u32 slot;
+
+	if (!service)
+		return NO_BACKEND;
+	number = service->table;
+	table = maglev.lookup(&number);
+	if (!table)
+		return NO_BACKEND;
+	slot = (u64)hash_packet(pkt) * MAGLEV_SIZE >> 32;
+	return table[slot];
+}
+
+#endif

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Keys and values of the maps. Here is their only definition; xdplb/wire.py has
+ * the same layouts for Python, and a test compares the two.
+ *
+ * __be16 and __be32 are in network order, everything else in the host's.
+ */
+#ifndef XDPLB_TYPES_H
+#define XDPLB_TYPES_H
+
+/* Numbers that stand for "none". */
+#define NO_BACKEND 0xffff
+
+/* enum backend_state: may it get new flows, and may it keep its old ones? */
+enum backend_state {
+	BACKEND_UNUSED,
+	BACKEND_UP,
+	BACKEND_DRAIN,
+	BACKEND_DOWN,
+};
+
+/*
+ * One server, by its number, one cache line.
+ *
+ * @mac is the next hop's, in the low six bytes of the word as they lie in a frame,
+ * so that it is read and written whole; 0 while nobody has answered for it.
+ * @port is 0 where the client's destination port is kept.
+ * @slot_first and @slot_count are its part of reverse_lookup.
+ * @next_neighbour is the next backend behind the same next hop, or NO_BACKEND.
+ */
+struct backend {
+	u64 mac;
+	__be32 address;
+	__be16 port;
+	u8 state;
+	u8 generation;
+	u32 slot_first;
+	u32 slot_count;
+	u32 ifindex;
+	u16 interface;
+	u16 weight;
+	__be32 next_hop;
+	u16 next_neighbour;
+	u8 mac_is_fixed;
+	u8 reserved[25];
+};
+
+_Static_assert(sizeof(struct backend) == 64, "struct backend");
+
+/* What a client's datagram says of its flow. A reservation leaves service_port 0: any. */
+struct client_key {
+	__be32 client;
+	__be32 service;
+	__be16 client_port;
+	__be16 service_port;
+	u8 protocol;
+	u8 reserved[3];
+};
+
+_Static_assert(sizeof(struct client_key) == 16, "struct client_key");
+
+/*
+ * Where the flow went. @seen is the tick of the last look at the record, shifted
+ * left by eight, and the backend's generation in the low eight bits.
+ */
+struct client_value {
+	__be16 nat_port;
+	u16 backend;
+	u32 seen;
+};
+
+_Static_assert(sizeof(struct client_value) == 8, "struct client_value");
+
+/* The state of a record in reverse_lookup, in the owner word. */
+enum flow_state {
+	FLOW_FREE,
+	FLOW_CLAIMED, /* being filled in; not yet a flow */
+	FLOW_UNREPLIED,
+	FLOW_ANSWERED,
+	FLOW_RESERVED, /* from Python; never expires */
+};
+
+/*
+ * The flow itself, at the index that its backend and its NAT port make.
+ *
+ * @owner is the one word that claims, refreshes and frees the record, always by
+ * compare-and-swap: last_seen tick (32 bits), backend (16), state (8), generation
+ * (8), from the low end up. Everything below it belongs to whoever set it.
+ * @interface is where the client was last seen, and @client_mac who brought it.
+ */
+struct flow {
+	u64 owner;
+	__be32 client;
+	__be16 client_port;
+	__be16 service_port;
+	u8 client_mac[6];
+	u16 interface;
+};
+
+_Static_assert(sizeof(struct flow) == 24, "struct flow");
+
+/* The part of reverse_lookup that answers from one backend address fall into. */
+struct slot_range {
+	u32 first;
+	u32 count;
+};
+
+_Static_assert(sizeof(struct slot_range) == 8, "struct slot_range");
+
+/* One service: which of its two Maglev tables counts. */
+struct service {
+	u32 table;
+	u32 reserved;
+};
+
+_Static_assert(sizeof(struct service) == 8, "struct service");
+
+/* One interface of the balancer, by its slot; @mac as in struct backend. */
+struct interface {
+	u64 mac;
+	u32 ifindex;
+	u32 redirect; /* leave by bpf_redirect() even where the packet came in here */
+};
+
+_Static_assert(sizeof(struct interface) == 16, "struct interface");
+
+/* Per CPU. In is toward the backend, out is from it; bytes are of IP packets. */
+struct backend_stats {
+	u64 packets_in;
+	u64 bytes_in;
+	u64 packets_out;
+	u64 bytes_out;
+};
+
+_Static_assert(sizeof(struct backend_stats) == 32, "struct backend_stats");
+
+#endif

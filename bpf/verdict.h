@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What became of a packet. Every step returns one of these; only finish() counts
+ * them and turns them into an XDP action. Python reads the names from this file.
+ */
+#ifndef XDPLB_VERDICT_H
+#define XDPLB_VERDICT_H
+
+enum verdict {
+	FORWARD,	 /* client -> backend */
+	RETURN,		 /* backend -> client */
+	PASS_NOT_OURS,	 /* to the kernel, untouched: no service wants it */
+	PASS_SOCKET,	 /* to the kernel, untouched: a socket of the host owns the port */
+	PASS_FRAGMENT,	 /* to the kernel, untouched: a fragment that does not say its ports */
+	DROP_MALFORMED,	 /* the UDP length contradicts the IP length */
+	DROP_FRAGMENT,	 /* the first fragment of a datagram for a service */
+	DROP_TTL,	 /* would leave with a TTL of 0 */
+	DROP_MARTIAN,	 /* a source address that nobody can answer */
+	DROP_NO_BACKEND, /* no backend of the service takes traffic */
+	DROP_UNRESOLVED, /* the MAC address of the way there is not known (yet) */
+	DROP_NO_PORT,	 /* every NAT port toward the backend is in use */
+	DROP_TABLE_FULL, /* client_port has no room */
+	VERDICT_MAX,
+	CONTINUE = VERDICT_MAX, /* not decided: on to the next step */
+};
+
+#endif

@@ -1,0 +1,149 @@
+"""What one does with a balancer: ``up``, ``status``, ``down``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from xdplb.errors import NotReadyError
+from xdplb.model import (
+    Backend,
+    BackendState,
+    BackendStatus,
+    BalancerStatus,
+    InterfaceStatus,
+)
+from xdplb.startup import start
+from xdplb.wire import BackendCode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from xdplb.facts import Running, Usage
+    from xdplb.machine import Machine
+    from xdplb.model import Request
+    from xdplb.startup import Report
+    from xdplb.wire import BackendRecord
+
+_STATES = {
+    BackendCode.UP: BackendState.UP,
+    BackendCode.DRAIN: BackendState.DRAIN,
+    BackendCode.DOWN: BackendState.DOWN,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """A balancer that ``down`` ended."""
+
+    interfaces: tuple[str, ...]
+    program_id: int
+
+
+class Balancer:
+    """The balancers of one network namespace."""
+
+    def __init__(self, machine: Machine) -> None:
+        """Work on ``machine``."""
+        self._machine = machine
+
+    def up(self, request: Request) -> Report:
+        """Start a balancer, or replace the one that runs and keep its flows.
+
+        Raises:
+            XdplbError: And then everything is as it was.
+        """
+        return start(self._machine, request)
+
+    def down(self, interfaces: Sequence[str] = ()) -> list[Stopped]:
+        """End balancers, and put back what they changed.
+
+        Args:
+            interfaces: Only those that sit on one of these; empty for all.
+
+        Raises:
+            AttachError: A program stays where it is.
+            NotReadyError: A named interface carries no balancer.
+        """
+        self._machine.require_privileges()
+        running = self._machine.running()
+        if interfaces:
+            indexes = {self._machine.link(name).index for name in interfaces}
+            chosen = [
+                item
+                for item in running
+                if indexes & {interface.index for interface in item.state.interfaces}
+            ]
+            if running and not chosen:
+                raise NotReadyError(
+                    f"no balancer on {', '.join(interfaces)}", "'xdplb status' shows where one is"
+                )
+            running = chosen
+        return [self._stop(item) for item in running]
+
+    def _stop(self, running: Running) -> Stopped:
+        machine = self._machine
+        names = []
+        for item in running.state.interfaces:
+            name = machine.interface_name(item.index)
+            if name is None:
+                continue
+            names.append(name)
+            machine.detach(item.index, name, running.program_id, item.mode)
+        for restore in running.state.restore:
+            machine.restore(restore)
+        return Stopped(tuple(names), running.program_id)
+
+    def status(self) -> list[BalancerStatus]:
+        """Everything that is known of every balancer here."""
+        self._machine.require_privileges()
+        return [self._status(item) for item in self._machine.running()]
+
+    def _status(self, running: Running) -> BalancerStatus:
+        state = running.state
+        usage = self._machine.usage(running)
+        live = {
+            number: record
+            for number, record in enumerate(running.records)
+            if record.state is not BackendCode.UNUSED
+        }
+        groups = {(record.slot_first, record.slot_count) for record in live.values()}
+        flows = sum(usage.flows.values())
+        return BalancerStatus(
+            interfaces=tuple(
+                InterfaceStatus(
+                    self._machine.interface_name(item.index) or item.name, item.index, item.mode
+                )
+                for item in state.interfaces
+            ),
+            program_id=running.program_id,
+            program_tag=running.tag,
+            version=state.version,
+            service=state.service,
+            ports=state.ports,
+            hash=state.hash,
+            backends=tuple(self._backend(number, record, usage) for number, record in live.items()),
+            flows=flows,
+            capacity=state.capacity,
+            nat_ports_used=flows,
+            nat_ports_total=sum(count for _, count in groups),
+            verdicts=usage.verdicts,
+        )
+
+    def _backend(self, number: int, record: BackendRecord, usage: Usage) -> BackendStatus:
+        packets_in, bytes_in, packets_out, bytes_out = usage.traffic.get(number, (0, 0, 0, 0))
+        total = sum(usage.shares.values())
+        return BackendStatus(
+            number=number,
+            backend=Backend(record.address, record.port, record.weight),
+            state=_STATES[record.state],
+            mac=record.mac.hex(":") if record.mac else None,
+            next_hop=record.next_hop,
+            interface=self._machine.interface_name(record.ifindex) or f"{record.ifindex}",
+            share=usage.shares.get(number, 0) / total if total else 0.0,
+            flows=usage.flows.get(number, 0),
+            packets_in=packets_in,
+            bytes_in=bytes_in,
+            packets_out=packets_out,
+            bytes_out=bytes_out,
+        )

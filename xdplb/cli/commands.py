@@ -1,0 +1,180 @@
+"""``up``, ``status`` and ``down``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from xdplb import source
+from xdplb.balancer import Balancer
+from xdplb.cli.params import AddressType, BackendType, PortsType, ReservationType
+from xdplb.model import (
+    ALL_PORTS,
+    DEFAULT_ANSWERED_S,
+    DEFAULT_MAX_FLOWS,
+    DEFAULT_UNREPLIED_S,
+    Hash,
+    Mode,
+    Request,
+)
+from xdplb.render import to_json, to_text
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Address
+
+    from xdplb.model import Backend, PortRange, Reservation
+    from xdplb.startup import Report
+
+SECONDS = click.IntRange(1, 86400)
+
+
+@click.command()
+@click.option(
+    "--iface", "ifaces", metavar="NAME", multiple=True, required=True,
+    help="Interface to balance on. Repeat it for several.",
+)  # fmt: skip
+@click.option(
+    "--backend", "backends", type=BackendType(), multiple=True, required=True,
+    help="Server that answers, with its port if it is not the one dialled. Repeat it.",
+)  # fmt: skip
+@click.option(
+    "--service", type=AddressType(),
+    help="Address that clients dial.  [default: the interface's own]",
+)  # fmt: skip
+@click.option(
+    "--port", "ports", type=PortsType(), multiple=True,
+    help="Port that clients dial, or a range. Repeat it.  [default: all]",
+)  # fmt: skip
+@click.option(
+    "--protocol", type=click.Choice(["udp"]), default="udp", show_default=True,
+    help="Protocol to balance.",
+)  # fmt: skip
+@click.option(
+    "--hash", "hash_kind", type=click.Choice([item.value for item in Hash]),
+    default=Hash.SRC_DST.value, show_default=True,
+    help="What of a packet chooses the backend.",
+)  # fmt: skip
+@click.option(
+    "--mode", type=click.Choice([item.value for item in Mode]),
+    default=Mode.AUTO.value, show_default=True,
+    help="How the program hangs on the interface; auto is native where that works.",
+)  # fmt: skip
+@click.option(
+    "--client", "clients", type=ReservationType(), multiple=True,
+    help="Give this client endpoint always this NAT port. Repeat it.",
+)  # fmt: skip
+@click.option(
+    "--max-flows", type=int, default=DEFAULT_MAX_FLOWS, show_default=True,
+    help="Flows to make room for; each takes about 120 bytes.",
+)  # fmt: skip
+@click.option(
+    "--nat-ports", type=PortsType(), multiple=True,
+    help="Ports that flows may get, a range. Repeat it.  "
+    "[default: 1024 and up, without the host's own range]",
+)  # fmt: skip
+@click.option(
+    "--timeout", "answered_s", type=SECONDS, metavar="SECONDS",
+    default=DEFAULT_ANSWERED_S, show_default=True,
+    help="Idle time after which a flow may lose its port.",
+)  # fmt: skip
+@click.option(
+    "--timeout-unreplied", "unreplied_s", type=SECONDS, metavar="SECONDS",
+    default=DEFAULT_UNREPLIED_S, show_default=True,
+    help="The same for a flow that no backend has answered.",
+)  # fmt: skip
+def up(  # noqa: PLR0913 - one argument for each option
+    *,
+    ifaces: tuple[str, ...],
+    backends: tuple[Backend, ...],
+    service: IPv4Address | None,
+    ports: tuple[PortRange, ...],
+    protocol: str,
+    hash_kind: str,
+    mode: str,
+    clients: tuple[Reservation, ...],
+    max_flows: int,
+    nat_ports: tuple[PortRange, ...],
+    answered_s: int,
+    unreplied_s: int,
+) -> None:
+    """Start balancing, or change a balancer that runs and keep its flows.
+
+    Nothing stays behind but the program on the interface: no process, no file.
+
+    \b
+    Example:
+        xdplb up --iface eth0 --backend 192.0.2.10 --backend 192.0.2.11
+        xdplb up --iface eth0 --port 53 --backend 192.0.2.10:5353
+    """
+    del protocol  # one choice so far
+    request = Request(
+        interfaces=ifaces,
+        backends=backends,
+        service=service,
+        ports=ports or ALL_PORTS,
+        hash=Hash(hash_kind),
+        mode=Mode(mode),
+        reservations=clients,
+        max_flows=max_flows,
+        nat_ports=nat_ports,
+        unreplied_s=unreplied_s,
+        answered_s=answered_s,
+    )
+    from xdplb.kernel.compiler import Compiler  # noqa: PLC0415 - not for --help
+
+    compiler = Compiler(source.headers())
+    from xdplb.kernel.machine import Machine  # noqa: PLC0415 - while the compiler warms up
+
+    with Machine(compiler) as machine:
+        _say_up(Balancer(machine).up(request), request)
+
+
+def _say_up(report: Report, request: Request) -> None:
+    for note in report.notes:
+        click.echo(f"note: {note}", err=True)
+    on = ", ".join(f"{item.name} ({item.mode})" for item in report.interfaces)
+    verb = "changed" if report.replaced else "up"
+    click.echo(f"{verb}: {report.service} udp on {on}")
+    for backend in request.backends:
+        late = "  (no answer to ARP yet)" if backend in report.unresolved else ""
+        click.echo(f"  -> {backend}{late}")
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+def status(*, as_json: bool) -> None:
+    """Show the balancers of this network namespace.
+
+    \b
+    Example:
+        xdplb status
+        xdplb status --json
+    """
+    from xdplb.kernel.machine import Machine  # noqa: PLC0415 - not for --help
+
+    with Machine() as machine:
+        balancers = Balancer(machine).status()
+    click.echo(to_json(balancers) if as_json else to_text(balancers))
+
+
+@click.command()
+@click.option(
+    "--iface", "ifaces", metavar="NAME", multiple=True,
+    help="Only the balancer on this interface.  [default: all]",
+)  # fmt: skip
+def down(*, ifaces: tuple[str, ...]) -> None:
+    """Stop balancing, and put back what 'up' changed.
+
+    \b
+    Example:
+        xdplb down
+    """
+    from xdplb.kernel.machine import Machine  # noqa: PLC0415 - not for --help
+
+    with Machine() as machine:
+        stopped = Balancer(machine).down(ifaces)
+    for item in stopped:
+        click.echo(f"down: {', '.join(item.interfaces)} (program {item.program_id})")
+    if not stopped:
+        click.echo("nothing is up")

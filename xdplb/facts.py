@@ -1,0 +1,119 @@
+"""What the machine says: interfaces, ways, neighbours, and what runs already. Plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Address
+
+    from xdplb.model import Mode
+    from xdplb.state import Restore, State
+    from xdplb.wire import BackendRecord
+
+# Kinds of interface that never have native XDP: no need to try.
+_GENERIC_ONLY: Final = frozenset(
+    {"bridge", "macvlan", "macvtap", "ipvlan", "vlan", "dummy", "vxlan", "geneve", "gre", "gretap"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """An interface.
+
+    Attributes:
+        mac: Six bytes.
+        kind: What made it, such as ``veth``; empty for hardware.
+        peer_index: The other end of a veth pair.
+        peer_nsid: The kernel's number for the peer's network namespace; None for ours.
+    """
+
+    name: str
+    index: int
+    mac: bytes
+    kind: str = ""
+    peer_index: int | None = None
+    peer_nsid: int | None = None
+
+    @property
+    def is_generic_only(self) -> bool:
+        """Whether native mode is known to be impossible."""
+        return self.kind in _GENERIC_ONLY or self.name == "lo"
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How packets to an address leave: by which interface, and to which next hop."""
+
+    ifindex: int
+    next_hop: IPv4Address
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """What the kernel knows of a next hop.
+
+    Attributes:
+        mac: Six bytes; None while it is not known.
+        is_permanent: An administrator set it.
+        is_managed: The kernel keeps asking for it by itself.
+    """
+
+    mac: bytes | None
+    is_permanent: bool = False
+    is_managed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """How packets leave by an interface, and what was done for that.
+
+    Attributes:
+        redirect: By bpf_redirect(); else by XDP_TX.
+        restore: What ``down`` has to put back.
+        warning: What a person has to do, where we could not.
+    """
+
+    redirect: bool
+    restore: Restore | None = None
+    warning: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """A program on an interface."""
+
+    program_id: int
+    mode: Mode
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A balancer that runs in this network namespace.
+
+    Attributes:
+        records: Its ``backends`` map, by number.
+    """
+
+    program_id: int
+    tag: str
+    state: State
+    records: tuple[BackendRecord, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """The counters of a running balancer.
+
+    Attributes:
+        flows: Flows that have not timed out, by backend number.
+        traffic: Packets and bytes in, packets and bytes out, by backend number.
+        shares: Entries of the Maglev table, by backend number.
+        verdicts: Packets by verdict.
+    """
+
+    flows: dict[int, int]
+    traffic: dict[int, tuple[int, int, int, int]]
+    shares: dict[int, int]
+    verdicts: dict[str, int]

@@ -1,0 +1,448 @@
+"""bpf(2) and XDP attachment through libbpf, which BCC brings along. Nothing of xdplb's maps.
+
+Only what xdplb calls is declared. A call that fails raises OSError; whoever knows what the
+call was for turns that into an error for the user.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from contextlib import contextmanager, suppress
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+from xdplb.errors import BccMissingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MAP_TYPE_HASH: Final = 1
+MAP_TYPE_ARRAY: Final = 2
+MAP_TYPE_PERCPU_ARRAY: Final = 6
+MAP_MMAPABLE: Final = 1 << 10
+PROG_TYPE_XDP: Final = 6
+ATTACH_TYPE_XDP: Final = 37
+
+NOEXIST: Final = 1
+
+XDP_UPDATE_IF_NOEXIST: Final = 1
+XDP_SKB_MODE: Final = 2
+XDP_DRV_MODE: Final = 4
+XDP_REPLACE: Final = 16
+
+OBJECT_NAME_MAX: Final = 15
+
+
+class MapCreateOpts(ctypes.Structure):
+    """``struct bpf_map_create_opts``."""
+
+    _fields_ = (
+        ("sz", ctypes.c_size_t),
+        ("btf_fd", ctypes.c_uint32),
+        ("btf_key_type_id", ctypes.c_uint32),
+        ("btf_value_type_id", ctypes.c_uint32),
+        ("btf_vmlinux_value_type_id", ctypes.c_uint32),
+        ("inner_map_fd", ctypes.c_uint32),
+        ("map_flags", ctypes.c_uint32),
+        ("map_extra", ctypes.c_uint64),
+        ("numa_node", ctypes.c_uint32),
+        ("map_ifindex", ctypes.c_uint32),
+    )
+
+
+class ProgLoadOpts(ctypes.Structure):
+    """``struct bpf_prog_load_opts``."""
+
+    _fields_ = (
+        ("sz", ctypes.c_size_t),
+        ("attempts", ctypes.c_int),
+        ("expected_attach_type", ctypes.c_uint32),
+        ("prog_btf_fd", ctypes.c_uint32),
+        ("prog_flags", ctypes.c_uint32),
+        ("prog_ifindex", ctypes.c_uint32),
+        ("kern_version", ctypes.c_uint32),
+        ("attach_btf_id", ctypes.c_uint32),
+        ("attach_prog_fd", ctypes.c_uint32),
+        ("attach_btf_obj_fd", ctypes.c_uint32),
+        ("fd_array", ctypes.c_void_p),
+        ("func_info", ctypes.c_void_p),
+        ("func_info_cnt", ctypes.c_uint32),
+        ("func_info_rec_size", ctypes.c_uint32),
+        ("line_info", ctypes.c_void_p),
+        ("line_info_cnt", ctypes.c_uint32),
+        ("line_info_rec_size", ctypes.c_uint32),
+        ("log_level", ctypes.c_uint32),
+        ("log_size", ctypes.c_uint32),
+        ("log_buf", ctypes.c_char_p),
+    )
+
+
+class TestRunOpts(ctypes.Structure):
+    """``struct bpf_test_run_opts``."""
+
+    _fields_ = (
+        ("sz", ctypes.c_size_t),
+        ("data_in", ctypes.c_void_p),
+        ("data_out", ctypes.c_void_p),
+        ("data_size_in", ctypes.c_uint32),
+        ("data_size_out", ctypes.c_uint32),
+        ("ctx_in", ctypes.c_void_p),
+        ("ctx_out", ctypes.c_void_p),
+        ("ctx_size_in", ctypes.c_uint32),
+        ("ctx_size_out", ctypes.c_uint32),
+        ("retval", ctypes.c_uint32),
+        ("repeat", ctypes.c_int),
+        ("duration", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("cpu", ctypes.c_uint32),
+        ("batch_size", ctypes.c_uint32),
+    )
+
+
+class XdpAttachOpts(ctypes.Structure):
+    """``struct bpf_xdp_attach_opts``."""
+
+    _fields_ = (("sz", ctypes.c_size_t), ("old_prog_fd", ctypes.c_int), ("pad", ctypes.c_uint32))
+
+
+class XdpQueryOpts(ctypes.Structure):
+    """``struct bpf_xdp_query_opts``."""
+
+    _fields_ = (
+        ("sz", ctypes.c_size_t),
+        ("prog_id", ctypes.c_uint32),
+        ("drv_prog_id", ctypes.c_uint32),
+        ("hw_prog_id", ctypes.c_uint32),
+        ("skb_prog_id", ctypes.c_uint32),
+        ("attach_mode", ctypes.c_uint8),
+        ("pad", ctypes.c_uint8 * 7),
+    )
+
+
+class BatchOpts(ctypes.Structure):
+    """``struct bpf_map_batch_opts``."""
+
+    _fields_ = (
+        ("sz", ctypes.c_size_t),
+        ("elem_flags", ctypes.c_uint64),
+        ("flags", ctypes.c_uint64),
+    )
+
+
+class ProgInfo(ctypes.Structure):
+    """The head of ``struct bpf_prog_info``."""
+
+    _fields_ = (
+        ("type", ctypes.c_uint32),
+        ("id", ctypes.c_uint32),
+        ("tag", ctypes.c_uint8 * 8),
+        ("jited_prog_len", ctypes.c_uint32),
+        ("xlated_prog_len", ctypes.c_uint32),
+        ("jited_prog_insns", ctypes.c_uint64),
+        ("xlated_prog_insns", ctypes.c_uint64),
+        ("load_time", ctypes.c_uint64),
+        ("created_by_uid", ctypes.c_uint32),
+        ("nr_map_ids", ctypes.c_uint32),
+        ("map_ids", ctypes.c_uint64),
+        ("name", ctypes.c_char * 16),
+    )
+
+
+class MapInfo(ctypes.Structure):
+    """The head of ``struct bpf_map_info``."""
+
+    _fields_ = (
+        ("type", ctypes.c_uint32),
+        ("id", ctypes.c_uint32),
+        ("key_size", ctypes.c_uint32),
+        ("value_size", ctypes.c_uint32),
+        ("max_entries", ctypes.c_uint32),
+        ("map_flags", ctypes.c_uint32),
+        ("name", ctypes.c_char * 16),
+        ("ifindex", ctypes.c_uint32),
+        ("btf_vmlinux_value_type_id", ctypes.c_uint32),
+        ("netns_dev", ctypes.c_uint64),
+        ("netns_ino", ctypes.c_uint64),
+        ("btf_id", ctypes.c_uint32),
+        ("btf_key_type_id", ctypes.c_uint32),
+        ("btf_value_type_id", ctypes.c_uint32),
+        ("pad", ctypes.c_uint32),
+    )
+
+
+class BtfInfo(ctypes.Structure):
+    """The head of ``struct bpf_btf_info``."""
+
+    _fields_ = (
+        ("btf", ctypes.c_uint64),
+        ("btf_size", ctypes.c_uint32),
+        ("id", ctypes.c_uint32),
+    )
+
+
+_PRINT_CALLBACK: Final = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p
+)
+
+
+class _Messages:
+    """What libbpf would have written to stderr."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self._vsnprintf = ctypes.CDLL(None).vsnprintf
+        self.callback = _PRINT_CALLBACK(self._take)
+
+    def _take(self, level: int, template: bytes, arguments: int | None) -> int:
+        if level <= 1:
+            buffer = ctypes.create_string_buffer(512)
+            self._vsnprintf(
+                buffer, ctypes.c_size_t(512), ctypes.c_char_p(template), ctypes.c_void_p(arguments)
+            )
+            self.lines.append(buffer.value.decode(errors="replace").strip())
+        return 0
+
+
+_messages = _Messages()
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    for name in ("libbpf.so.1", "libbcc.so.0"):
+        try:
+            library = ctypes.CDLL(name, use_errno=True)
+            library.libbpf_set_print.restype = ctypes.c_void_p
+            library.libbpf_set_print(_messages.callback)
+        except (OSError, AttributeError):
+            continue
+        return library
+    raise BccMissingError("libbpf, a part of the BCC installation, is not on this machine")
+
+
+def _call(name: str, *arguments: Any) -> int:  # noqa: ANN401 - ctypes takes what C takes
+    result: int = getattr(_library(), name)(*arguments)
+    if result < 0:
+        code = ctypes.get_errno() if result == -1 else -result
+        raise OSError(code, os.strerror(code))
+    return result
+
+
+def _sized(options: Any) -> Any:  # noqa: ANN401 - any of the structures above
+    options.sz = ctypes.sizeof(options)
+    return ctypes.byref(options)
+
+
+@contextmanager
+def kernel_messages() -> Iterator[list[str]]:
+    """Collect what libbpf and the kernel's extended acknowledgements say meanwhile."""
+    _messages.lines = []
+    yield _messages.lines
+
+
+def create_map(  # noqa: PLR0913 - the attributes of a map
+    kind: int,
+    name: str,
+    key_size: int,
+    value_size: int,
+    max_entries: int,
+    *,
+    flags: int = 0,
+    btf: tuple[int, int, int] = (0, 0, 0),
+) -> int:
+    """Create a map and return its descriptor; ``btf`` is descriptor, key type, value type."""
+    options = MapCreateOpts(
+        map_flags=flags, btf_fd=btf[0], btf_key_type_id=btf[1], btf_value_type_id=btf[2]
+    )
+    return _call(
+        "bpf_map_create", kind, name.encode(), key_size, value_size, max_entries, _sized(options)
+    )
+
+
+def load_program(name: str, code: bytes, log_size: int = 0) -> tuple[int, str]:
+    """Load an XDP program.
+
+    Args:
+        name: At most 15 characters.
+        code: Instructions, with map descriptors in them.
+        log_size: Bytes of verifier log wanted; 0 for none.
+
+    Returns:
+        Its descriptor, or a negative error number, and the verifier's log.
+    """
+    log = ctypes.create_string_buffer(log_size or 1)
+    options = ProgLoadOpts(expected_attach_type=ATTACH_TYPE_XDP)
+    if log_size:
+        options.log_level, options.log_size = 1, log_size
+        options.log_buf = ctypes.cast(log, ctypes.c_char_p)
+    try:
+        fd = _call(
+            "bpf_prog_load",
+            PROG_TYPE_XDP,
+            name.encode(),
+            b"GPL",
+            code,
+            ctypes.c_size_t(len(code) // 8),
+            _sized(options),
+        )
+    except OSError as error:
+        fd = -(error.errno or errno.EINVAL)
+    return fd, log.value.decode(errors="replace")
+
+
+def load_btf(data: bytes) -> int:
+    """Load type information and return its descriptor."""
+    return _call("bpf_btf_load", data, len(data), None)
+
+
+def bind_map(program_fd: int, map_fd: int) -> None:
+    """Let the program hold a map that it does not mention (kernel 5.10)."""
+    _call("bpf_prog_bind_map", program_fd, map_fd, None)
+
+
+def update(map_fd: int, key: bytes, value: bytes, flags: int = 0) -> None:
+    """Write one element."""
+    _call("bpf_map_update_elem", map_fd, key, value, ctypes.c_uint64(flags))
+
+
+def lookup(map_fd: int, key: bytes, value_size: int) -> bytes | None:
+    """Read one element of ``value_size`` bytes (all CPUs' of a per-CPU map); None without it."""
+    value = ctypes.create_string_buffer(value_size)
+    try:
+        _call("bpf_map_lookup_elem", map_fd, key, value)
+    except FileNotFoundError:
+        return None
+    return value.raw
+
+
+def delete(map_fd: int, key: bytes) -> bool:
+    """Remove one element; False if it was not there."""
+    try:
+        _call("bpf_map_delete_elem", map_fd, key)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def update_batch(map_fd: int, keys: bytes, values: bytes, count: int) -> None:
+    """Write ``count`` elements, packed one after the other (kernel 5.6)."""
+    done = ctypes.c_uint32(count)
+    _call("bpf_map_update_batch", map_fd, keys, values, ctypes.byref(done), _sized(BatchOpts()))
+
+
+def lookup_all(map_fd: int, key_size: int, value_size: int, room: int) -> tuple[bytes, bytes]:
+    """Read a whole map of at most ``room`` elements: all keys, all values (kernel 5.6)."""
+    keys = ctypes.create_string_buffer(key_size * room)
+    values = ctypes.create_string_buffer(value_size * room)
+    cursor = ctypes.create_string_buffer(max(key_size, 4))
+    count = ctypes.c_uint32(room)
+    with suppress(FileNotFoundError):  # the end of the map, not an error
+        _call(
+            "bpf_map_lookup_batch",
+            map_fd,
+            None,
+            cursor,
+            keys,
+            values,
+            ctypes.byref(count),
+            _sized(BatchOpts()),
+        )
+    return keys.raw[: count.value * key_size], values.raw[: count.value * value_size]
+
+
+def program_ids() -> Iterator[int]:
+    """The ids of all loaded programs."""
+    number = ctypes.c_uint32(0)
+    while True:
+        try:
+            _call("bpf_prog_get_next_id", number, ctypes.byref(number))
+        except FileNotFoundError:
+            return
+        yield number.value
+
+
+def program_fd(number: int) -> int | None:
+    """A descriptor of the program with that id; None if it has just gone."""
+    try:
+        return _call("bpf_prog_get_fd_by_id", number)
+    except FileNotFoundError:
+        return None
+
+
+def map_fd(number: int) -> int | None:
+    """A descriptor of the map with that id; None if it has just gone."""
+    try:
+        return _call("bpf_map_get_fd_by_id", number)
+    except FileNotFoundError:
+        return None
+
+
+def _info(fd: int, info: Any) -> None:  # noqa: ANN401 - any of the structures above
+    size = ctypes.c_uint32(ctypes.sizeof(info))
+    _call("bpf_obj_get_info_by_fd", fd, ctypes.byref(info), ctypes.byref(size))
+
+
+def program_info(fd: int) -> tuple[ProgInfo, list[int]]:
+    """What the kernel says of a program, and the ids of its maps."""
+    info = ProgInfo()
+    _info(fd, info)
+    ids = (ctypes.c_uint32 * max(info.nr_map_ids, 1))()
+    again = ProgInfo(nr_map_ids=info.nr_map_ids, map_ids=ctypes.addressof(ids))
+    _info(fd, again)
+    return again, list(ids)[: again.nr_map_ids]
+
+
+def map_info(fd: int) -> MapInfo:
+    """What the kernel says of a map."""
+    info = MapInfo()
+    _info(fd, info)
+    return info
+
+
+def btf_bytes(number: int) -> bytes:
+    """The type information with that id."""
+    fd = _call("bpf_btf_get_fd_by_id", number)
+    try:
+        info = BtfInfo()
+        _info(fd, info)
+        data = ctypes.create_string_buffer(info.btf_size)
+        _info(fd, BtfInfo(btf=ctypes.addressof(data), btf_size=info.btf_size))
+        return data.raw
+    finally:
+        os.close(fd)
+
+
+def xdp_attach(ifindex: int, program_fd: int, flags: int, old_fd: int | None = None) -> None:
+    """Attach a program to an interface, or detach with ``program_fd`` -1.
+
+    Args:
+        ifindex: The interface.
+        program_fd: The program.
+        flags: XDP_* above.
+        old_fd: With XDP_REPLACE, the program that must be there now.
+    """
+    options = XdpAttachOpts(old_prog_fd=old_fd if old_fd is not None else 0)
+    _call("bpf_xdp_attach", ifindex, program_fd, flags, _sized(options) if old_fd else None)
+
+
+def xdp_query(ifindex: int) -> tuple[int, int]:
+    """The ids of the native and the generic program on an interface; 0 for none."""
+    options = XdpQueryOpts()
+    _call("bpf_xdp_query", ifindex, 0, _sized(options))
+    return options.drv_prog_id, options.skb_prog_id
+
+
+def run_once(program_fd: int, packet: bytes, room: int = 4096) -> tuple[int, bytes]:
+    """Run a program on ``packet`` (at least 14 bytes) and return its verdict and the packet."""
+    data_out = ctypes.create_string_buffer(room)
+    data_in = ctypes.create_string_buffer(packet, len(packet))
+    options = TestRunOpts(
+        data_in=ctypes.addressof(data_in),
+        data_size_in=len(packet),
+        data_out=ctypes.addressof(data_out),
+        data_size_out=room,
+        repeat=1,
+    )
+    _call("bpf_prog_test_run_opts", program_fd, _sized(options))
+    return options.retval, data_out.raw[: options.data_size_out]

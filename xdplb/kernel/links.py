@@ -1,0 +1,184 @@
+"""Interfaces, addresses, routes and neighbours, over netlink. Nothing of BPF."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from xdplb.errors import (
+    InterfaceNotFoundError,
+    InvalidValueError,
+    NotReadyError,
+    PrivilegeError,
+    UnreachableError,
+)
+from xdplb.facts import Link, Neighbour, Way
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+
+_ROUTE_UNICAST: Final = 1
+_ROUTE_LOCAL: Final = 2
+_SECONDARY: Final = 0x01
+_NUD_VALID: Final = 0x02 | 0x04 | 0x08 | 0x10 | 0x80 | 0x40
+_NUD_PERMANENT: Final = 0x80
+_EXT_MANAGED: Final = 1
+_MAC_LENGTH: Final = 6
+
+
+class Network:
+    """A netlink socket into the current network namespace."""
+
+    def __init__(self) -> None:
+        """Open the socket."""
+        self._netlink = IPRoute(ext_ack=True)
+
+    def __enter__(self) -> Self:
+        """Return the network itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the socket."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._netlink.close()
+
+    def link(self, name: str) -> Link:
+        """The interface called ``name``.
+
+        Raises:
+            InterfaceNotFoundError: There is none.
+            NotReadyError: It is not an Ethernet interface.
+        """
+        try:
+            (message,) = self._netlink.get_links(ifname=name)
+        except (NetlinkError, ValueError):
+            raise InterfaceNotFoundError(name) from None
+        mac = bytes.fromhex((message.get_attr("IFLA_ADDRESS") or "").replace(":", ""))
+        if len(mac) != _MAC_LENGTH:
+            raise NotReadyError(
+                f"{name} is not an Ethernet interface", "the balancer needs MAC addresses"
+            )
+        kind = message.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") or ""
+        is_veth = kind == "veth"
+        return Link(
+            name=name,
+            index=message["index"],
+            mac=mac,
+            kind=kind,
+            peer_index=message.get_attr("IFLA_LINK") if is_veth else None,
+            peer_nsid=message.get_attr("IFLA_LINK_NETNSID") if is_veth else None,
+        )
+
+    def namespace_number(self, fd: int) -> int | None:
+        """The number by which this namespace knows the one that ``fd`` is open on."""
+        try:
+            answer = self._netlink.get_netnsid(fd=fd)
+        except NetlinkError:
+            return None
+        number = answer["nsid"] if answer else None
+        return None if number is None or number < 0 else int(number)
+
+    def primary_address(self, link: Link) -> IPv4Address:
+        """The interface's first IPv4 address.
+
+        Raises:
+            NotReadyError: It has none.
+        """
+        for message in self._netlink.get_addr(index=link.index, family=socket.AF_INET):
+            address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+            if address and not message["flags"] & _SECONDARY:
+                return IPv4Address(address)
+        raise NotReadyError(
+            f"{link.name} has no IPv4 address",
+            f"give it one ('ip addr add ADDR/LEN dev {link.name}'), or say --service ADDR",
+        )
+
+    def way(self, address: IPv4Address) -> Way:
+        """The route to ``address``.
+
+        Raises:
+            InvalidValueError: The address is this host's own.
+            UnreachableError: There is no route, or none to one host.
+        """
+        try:
+            answers = list(self._netlink.route("get", dst=f"{address}"))
+        except NetlinkError as error:
+            raise UnreachableError(
+                f"there is no route to backend {address}",
+                f"'ip route get {address}' shows what the kernel thinks",
+            ) from error
+        message = answers[0]
+        if message["type"] == _ROUTE_LOCAL:
+            raise InvalidValueError(
+                f"backend {address} is an address of this host",
+                "a backend is another machine, container or namespace",
+            )
+        if message["type"] != _ROUTE_UNICAST:
+            raise UnreachableError(
+                f"backend {address} is not the address of one host",
+                f"'ip route get {address}' shows what the kernel thinks",
+            )
+        gateway = message.get_attr("RTA_GATEWAY")
+        return Way(message.get_attr("RTA_OIF"), IPv4Address(gateway) if gateway else address)
+
+    def neighbours(self, indexes: Sequence[int]) -> Mapping[tuple[int, IPv4Address], Neighbour]:
+        """The neighbours on some interfaces, by interface and address."""
+        known = {}
+        for index in dict.fromkeys(indexes):
+            for message in self._netlink.get_neighbours(ifindex=index, family=socket.AF_INET):
+                mac = message.get_attr("NDA_LLADDR")
+                is_valid = message["state"] & _NUD_VALID
+                known[index, IPv4Address(message.get_attr("NDA_DST"))] = Neighbour(
+                    bytes.fromhex(mac.replace(":", "")) if mac and is_valid else None,
+                    bool(message["state"] & _NUD_PERMANENT),
+                    bool((message.get_attr("NDA_FLAGS_EXT") or 0) & _EXT_MANAGED),
+                )
+        return known
+
+    def manage(self, index: int, address: IPv4Address) -> None:
+        """Let the kernel ask for ``address`` now, and for as long as the entry is there.
+
+        A kernel before 5.16 ignores the flag: it asks once, and the next packet of its
+        own to that address makes it ask again.
+
+        Raises:
+            PrivilegeError: The process may not.
+        """
+        self._neighbour("replace", index, address, flags_ext=_EXT_MANAGED, state=0)
+
+    def unmanage(self, index: int, address: IPv4Address, *, existed: bool) -> None:
+        """Undo ``manage``: forget the entry, or leave it as an ordinary one."""
+        known = self.neighbours([index]).get((index, address))
+        if known is None or not known.is_managed:
+            return
+        if existed and known.mac:
+            mac = known.mac.hex(":")
+            self._neighbour("replace", index, address, flags_ext=0, state=0x04, lladdr=mac)
+        else:
+            self._neighbour("del", index, address)
+
+    def _neighbour(self, command: str, index: int, address: IPv4Address, **more: Any) -> None:  # noqa: ANN401 - netlink attributes
+        try:
+            self._netlink.neigh(command, dst=f"{address}", ifindex=index, **more)
+        except NetlinkError as error:
+            if error.code == errno.EPERM:
+                raise PrivilegeError("change the kernel's neighbour table") from None
+            if command != "del":
+                raise NotReadyError(
+                    f"the kernel takes no neighbour {address}: {error.args[-1]}",
+                    "'ip link' shows whether the interface is up",
+                ) from error

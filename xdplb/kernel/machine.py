@@ -1,0 +1,237 @@
+"""The machine under the balancer: what ``up``, ``status`` and ``down`` ask of the kernel.
+
+The steps are here; their order, and what to undo when one fails, is in ``xdplb.balancer``.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from xdplb import source
+from xdplb.errors import PrivilegeError, TableError
+from xdplb.facts import Running, Usage
+from xdplb.kernel import clock, libbpf, netns, program, reservations, tables
+from xdplb.kernel.compiler import Compiler, ObjectCode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from ipaddress import IPv4Address
+    from types import TracebackType
+
+    from xdplb.facts import Attached, Link, Neighbour, Prepared, Way
+    from xdplb.kernel.links import Network
+    from xdplb.kernel.program import Descriptors
+    from xdplb.model import Mode, PortRange
+    from xdplb.plan import Plan
+    from xdplb.state import Restore, State
+    from xdplb.wire import BackendRecord
+
+_CAP_NET_ADMIN = 12
+_CAP_SYS_ADMIN = 21
+
+
+@contextmanager
+def _refusal(what: str) -> Iterator[None]:
+    """Say what could not be done where the kernel only says no."""
+    try:
+        yield
+    except PermissionError:
+        raise PrivilegeError(what) from None
+    except OSError as error:
+        raise TableError(f"cannot {what}: {error.strerror}", "run the command again") from error
+
+
+class Machine:
+    """This host, seen from the current network namespace."""
+
+    def __init__(self, compiler: Compiler | None = None) -> None:
+        """Take over a compiler that is warming up, if there is one."""
+        self._compiler = compiler
+        self._opened: Network | None = None
+
+    def __enter__(self) -> Self:
+        """Return the machine itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Let go of sockets and of the compiler."""
+        if self._opened is not None:
+            self._opened.close()
+        if self._compiler is not None:
+            self._compiler.close()
+
+    @property
+    def _network(self) -> Network:
+        if self._opened is None:
+            from xdplb.kernel.links import Network  # noqa: PLC0415 - a tenth of a second
+
+            self._opened = Network()
+        return self._opened
+
+    def require_privileges(self) -> None:
+        """Refuse to start what cannot be finished.
+
+        Raises:
+            PrivilegeError: CAP_SYS_ADMIN or CAP_NET_ADMIN is missing.
+        """
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("CapEff:"):
+                effective = int(line.split()[1], 16)
+                if not (effective >> _CAP_SYS_ADMIN) & (effective >> _CAP_NET_ADMIN) & 1:
+                    raise PrivilegeError("use BPF and change interfaces")
+
+    # Interfaces and ways
+
+    def link(self, name: str) -> Link:
+        """The interface called ``name``."""
+        return self._network.link(name)
+
+    def interface_name(self, index: int) -> str | None:
+        """What the interface is called now; None if it is not in this namespace."""
+        return netns.interface_name(index)
+
+    def address(self, link: Link) -> IPv4Address:
+        """Its first IPv4 address."""
+        return self._network.primary_address(link)
+
+    def ephemeral_ports(self) -> PortRange:
+        """The ports that the host takes for its own connections."""
+        return netns.ephemeral_ports()
+
+    def namespace(self) -> int:
+        """The inode of the network namespace."""
+        return netns.identity()
+
+    def way(self, address: IPv4Address) -> Way:
+        """The route to ``address``."""
+        return self._network.way(address)
+
+    def neighbours(self, indexes: Sequence[int]) -> Mapping[tuple[int, IPv4Address], Neighbour]:
+        """The neighbours on some interfaces, by interface and address."""
+        return self._network.neighbours(indexes)
+
+    def manage(self, ifindex: int, address: IPv4Address) -> None:
+        """Let the kernel keep asking for a next hop."""
+        self._network.manage(ifindex, address)
+
+    def prepare(self, link: Link) -> Prepared:
+        """Make sure that what a native program sends by ``link`` arrives."""
+        from xdplb.kernel import veth  # noqa: PLC0415 - pyroute2, see above
+
+        return veth.prepare(link, self._network)
+
+    def restore(self, item: Restore) -> None:
+        """Put back one thing that ``up`` changed."""
+        from xdplb.kernel import veth  # noqa: PLC0415 - pyroute2, see above
+
+        veth.restore(item, self._network)
+
+    # Programs
+
+    def attached(self, ifindex: int) -> Attached | None:
+        """What hangs on an interface."""
+        return program.attached(ifindex)
+
+    def describe(self, program_id: int) -> str:
+        """Words for a program that is not ours."""
+        return program.describe(program_id)
+
+    def running(self) -> list[Running]:
+        """Every balancer that is attached in this network namespace."""
+        found = []
+        for number in program.ours():
+            with self._maps(number) as maps:
+                state = tables.read_meta(maps)
+                on = [program.attached(item.index) for item in state.interfaces]
+                if any(item is not None and item.program_id == number for item in on):
+                    records = tables.read_backends(maps, state)
+                    found.append(Running(number, program.tag(number), state, tuple(records)))
+        return found
+
+    @contextmanager
+    def _maps(self, program_id: int) -> Iterator[Descriptors]:
+        with _refusal("read the balancer's maps"):
+            maps = program.open_maps(program_id)
+            try:
+                yield maps
+            finally:
+                maps.close()
+
+    def compile(self, flags: Sequence[str]) -> ObjectCode:
+        """Compile the program with these ``-D`` flags."""
+        compiler, self._compiler = self._compiler or Compiler(source.headers()), None
+        with compiler:
+            return compiler.compile(source.text(), flags, source.FUNCTION)
+
+    def load(
+        self,
+        code: ObjectCode,
+        plan: Plan,
+        state: State,
+        old: Running | None,
+    ) -> int:
+        """Create and fill the maps, load the program; returns its descriptor.
+
+        Args:
+            code: From ``compile``.
+            plan: What goes into the maps.
+            state: The balancer's description.
+            old: The balancer that is being replaced; its flows and counters are kept.
+        """
+        kept = program.open_maps(old.program_id) if old else None
+        with _refusal("fill the maps"):
+            maps = tables.create(plan, code, kept)
+            try:
+                tables.fill(maps, plan)
+                fd = program.load(code, maps)
+                try:
+                    tables.add_meta(maps, state, fd)
+                    reservations.reserve(maps, plan, old)
+                except BaseException:
+                    os.close(fd)
+                    raise
+                return fd
+            finally:
+                maps.close()
+                if kept is not None:
+                    kept.close()
+
+    def attach(
+        self, ifindex: int, name: str, program_fd: int, mode: Mode, old_id: int | None
+    ) -> None:
+        """Attach the program to one interface."""
+        program.attach(ifindex, name, program_fd, mode, old_id)
+
+    def detach(self, ifindex: int, name: str, program_id: int, mode: Mode) -> None:
+        """Take the program off one interface."""
+        program.detach(ifindex, name, program_id, mode)
+
+    def program_id(self, program_fd: int) -> int:
+        """The kernel's number for a program."""
+        return int(libbpf.program_info(program_fd)[0].id)
+
+    def set_backend(self, program_id: int, number: int, record: BackendRecord) -> None:
+        """Write one record of a running balancer's ``backends`` map."""
+        with self._maps(program_id) as maps:
+            tables.write_backend(maps, number, record)
+
+    def usage(self, running: Running) -> Usage:
+        """The counters of a running balancer."""
+        with self._maps(running.program_id) as maps:
+            return Usage(
+                flows=dict(tables.flows_by_backend(maps, running.state, clock.ticks())),
+                traffic={
+                    number: tables.read_stats(maps, number)
+                    for number in range(len(running.records))
+                },
+                shares=dict(tables.read_shares(maps)),
+                verdicts=tables.read_verdicts(maps, running.state.verdicts),
+            )

@@ -1,0 +1,222 @@
+"""The program and its maps in the kernel: load, attach, find again, detach."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING, Final
+
+from xdplb.errors import AttachError, BusyError, LoadError, PrivilegeError, TableError
+from xdplb.facts import Attached
+from xdplb.kernel import libbpf
+from xdplb.model import Mode
+from xdplb.source import FUNCTION
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from xdplb.kernel.compiler import ObjectCode
+
+_LOG_SIZE: Final = 1 << 20
+_LOG_LINES: Final = 12
+_MODE_FLAG: Final = {Mode.NATIVE: libbpf.XDP_DRV_MODE, Mode.GENERIC: libbpf.XDP_SKB_MODE}
+
+
+class Descriptors:
+    """Map descriptors by name, closed together."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._fds: dict[str, int] = {}
+
+    def add(self, name: str, fd: int) -> None:
+        """Take over ``fd``."""
+        self._fds[name] = fd
+
+    def __getitem__(self, name: str) -> int:
+        """The descriptor of the map ``name``."""
+        return self._fds[name]
+
+    def __contains__(self, name: str) -> bool:
+        """Whether there is a map ``name``."""
+        return name in self._fds
+
+    def close(self) -> None:
+        """Close all of them; the maps live on where a program holds them."""
+        while self._fds:
+            os.close(self._fds.popitem()[1])
+
+
+def load(code: ObjectCode, maps: Mapping[str, int] | Descriptors) -> int:
+    """Put the maps into the program and load it; returns its descriptor.
+
+    Raises:
+        LoadError: With the verifier's last lines.
+    """
+    instructions = bytearray(code.instructions)
+    for index, name in code.relocations.items():
+        instructions[index * 8 + 4 : index * 8 + 8] = maps[name].to_bytes(4, "little")
+    fd, log = libbpf.load_program(FUNCTION, bytes(instructions))
+    if fd < 0:
+        fd, log = libbpf.load_program(FUNCTION, bytes(instructions), _LOG_SIZE)
+    if fd < 0:
+        lines = [line for line in log.splitlines() if line and not line.startswith(";")]
+        raise LoadError(
+            "\n".join(
+                [
+                    f"the kernel does not load the program: {os.strerror(-fd)}",
+                    *lines[-_LOG_LINES:],
+                ]
+            ),
+            "this is a fault of xdplb on this kernel: please report it",
+        )
+    return fd
+
+
+def attach(ifindex: int, name: str, fd: int, mode: Mode, old_id: int | None) -> None:
+    """Attach the program, only if the interface is as it was found.
+
+    Args:
+        ifindex: The interface.
+        name: Its name, for messages.
+        fd: The program.
+        mode: NATIVE or GENERIC.
+        old_id: The program of ours that it replaces; None if there was none.
+
+    Raises:
+        AttachError: The kernel's reason, or that somebody else was faster.
+    """
+    flags = _MODE_FLAG[mode]
+    old_fd = libbpf.program_fd(old_id) if old_id else None
+    flags |= libbpf.XDP_REPLACE if old_fd is not None else libbpf.XDP_UPDATE_IF_NOEXIST
+    try:
+        with libbpf.kernel_messages() as messages:
+            libbpf.xdp_attach(ifindex, fd, flags, old_fd)
+    except OSError as error:
+        if error.errno in {errno.EBUSY, errno.EEXIST}:
+            raise BusyError(
+                f"another program was attached to {name} at the same time",
+                "'xdplb status' shows who won; run this again if it was not what you wanted",
+            ) from error
+        raise AttachError(
+            f"{name} does not take the program in {mode} mode: {_reason(messages, error)}",
+            "--mode generic works on every interface, more slowly"
+            if mode is Mode.NATIVE
+            else "another interface may do",
+        ) from error
+    finally:
+        if old_fd is not None:
+            os.close(old_fd)
+
+
+def detach(ifindex: int, name: str, program_id: int, mode: Mode) -> None:
+    """Take the program off the interface, if it is still there.
+
+    Raises:
+        AttachError: It is still there afterwards, or another one is.
+    """
+    old_fd = libbpf.program_fd(program_id)
+    if old_fd is None:
+        return
+    try:
+        with libbpf.kernel_messages() as messages:
+            libbpf.xdp_attach(ifindex, -1, _MODE_FLAG[mode] | libbpf.XDP_REPLACE, old_fd)
+    except OSError as error:
+        if attached(ifindex) is not None:
+            raise AttachError(
+                f"the program stays on {name}: {_reason(messages, error)}",
+                f"'ip link set dev {name} xdp off' takes it off by force",
+            ) from error
+    finally:
+        os.close(old_fd)
+    left = attached(ifindex)
+    if left is not None and left.program_id == program_id:
+        raise AttachError(
+            f"the program is still on {name}", f"'ip link set dev {name} xdp off' takes it off"
+        )
+
+
+def _reason(messages: list[str], error: OSError) -> str:
+    """The kernel's own words where it gave any."""
+    marker = "Kernel error message:"
+    for line in messages:
+        if marker in line:
+            return line.split(marker, 1)[1].strip()
+    return error.strerror or "no reason given"
+
+
+def attached(ifindex: int) -> Attached | None:
+    """What hangs on an interface; None for nothing, or for no interface."""
+    try:
+        native, generic = libbpf.xdp_query(ifindex)
+    except OSError:
+        return None
+    if native:
+        return Attached(native, Mode.NATIVE)
+    return Attached(generic, Mode.GENERIC) if generic else None
+
+
+def ours() -> list[int]:
+    """The ids of all programs on this machine that have our name.
+
+    Raises:
+        PrivilegeError: The kernel does not let this process look.
+    """
+    found = []
+    try:
+        for number in libbpf.program_ids():
+            fd = libbpf.program_fd(number)
+            if fd is None:
+                continue
+            try:
+                info, _ = libbpf.program_info(fd)
+                if info.type == libbpf.PROG_TYPE_XDP and info.name.decode() == FUNCTION:
+                    found.append(number)
+            finally:
+                os.close(fd)
+    except PermissionError:
+        raise PrivilegeError("look at the kernel's BPF programs") from None
+    return found
+
+
+def describe(number: int) -> str:
+    """Words for a program that is not ours: ``program 31 (name, tag)``."""
+    fd = libbpf.program_fd(number)
+    if fd is None:
+        return f"program {number}"
+    try:
+        info, _ = libbpf.program_info(fd)
+    finally:
+        os.close(fd)
+    return f"program {number} ({info.name.decode() or 'no name'}, tag {bytes(info.tag).hex()})"
+
+
+def tag(number: int) -> str:
+    """The kernel's hash of the program."""
+    fd = libbpf.program_fd(number)
+    if fd is None:
+        return ""
+    try:
+        return bytes(libbpf.program_info(fd)[0].tag).hex()
+    finally:
+        os.close(fd)
+
+
+def open_maps(number: int) -> Descriptors:
+    """Open the maps of a program.
+
+    Raises:
+        TableError: The program has gone meanwhile.
+    """
+    fd = libbpf.program_fd(number)
+    if fd is None:
+        raise TableError(f"program {number} has gone meanwhile", "run the command again")
+    maps = Descriptors()
+    try:
+        for map_id in libbpf.program_info(fd)[1]:
+            map_fd = libbpf.map_fd(map_id)
+            if map_fd is not None:
+                maps.add(libbpf.map_info(map_fd).name.decode(), map_fd)
+    finally:
+        os.close(fd)
+    return maps

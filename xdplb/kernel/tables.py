@@ -1,0 +1,281 @@
+"""The maps: create them at their size, fill them, read them back."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections import Counter
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from xdplb import wire
+from xdplb.errors import LoadError, TableError
+from xdplb.kernel import libbpf
+from xdplb.kernel.program import Descriptors
+from xdplb.selection import MAGLEV_SIZE
+from xdplb.state import State
+from xdplb.wire import BackendRecord, FlowCode, StatsRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from xdplb.kernel.compiler import ObjectCode
+    from xdplb.plan import Plan
+
+META: Final = "meta"
+KEPT: Final = ("client_port", "reverse_lookup", "verdicts", "backend_stats")
+"""The maps that outlive a program when ``up`` replaces it: flows and counters."""
+
+_HASHES: Final = frozenset({"client_port", "backend_ports", "next_hops"})
+_PER_CPU: Final = frozenset({"verdicts", "backend_stats"})
+_MAGLEV_BYTES: Final = 2 * (MAGLEV_SIZE + 1)
+_TABLES_PER_SERVICE: Final = 2
+_FLOW_WORDS: Final = 3
+_RECORDS: Final = {
+    "backends": (4, wire.SIZES["backend"]),
+    "client_port": (wire.SIZES["client_key"], wire.SIZES["client_value"]),
+    "reverse_lookup": (4, wire.SIZES["flow"]),
+    "maglev": (4, _MAGLEV_BYTES),
+    "verdicts": (4, wire.U64.size),
+    "backend_stats": (4, wire.SIZES["backend_stats"]),
+}
+_POSSIBLE_CPUS: Final = Path("/sys/devices/system/cpu/possible")
+
+
+def _entries(plan: Plan) -> dict[str, int]:
+    return {
+        "backends": plan.room,
+        "client_port": plan.capacity,
+        "reverse_lookup": plan.capacity,
+        "backend_ports": plan.room,
+        "next_hops": plan.room,
+        "services": 1,
+        "maglev": _TABLES_PER_SERVICE,
+        "interfaces": len(plan.facts.ports),
+        "backend_stats": plan.room,
+    }
+
+
+def create(plan: Plan, code: ObjectCode, kept: Descriptors | None) -> Descriptors:
+    """Create the maps of ``code``, but for those that are ``kept`` from a running balancer.
+
+    Raises:
+        LoadError: The kernel has no memory for one, or refuses it.
+        TableError: A kept map is not of the kind that the program expects.
+    """
+    maps = Descriptors()
+    btf = libbpf.load_btf(code.btf) if code.btf else 0
+    entries = _entries(plan)
+    try:
+        for name, kind in code.maps.items():
+            value_size = _MAGLEV_BYTES if name == "maglev" else kind.value_size
+            if kept is not None and name in KEPT and name in kept:
+                _refuse_other(name, kept[name], kind.key_size, value_size)
+                maps.add(name, os.dup(kept[name]))
+                continue
+            has_types = btf and value_size == kind.value_size
+            maps.add(
+                name,
+                _create_one(
+                    name,
+                    kind.key_size,
+                    value_size,
+                    entries.get(name, kind.entries),
+                    (btf, kind.btf_key, kind.btf_value) if has_types else (0, 0, 0),
+                ),
+            )
+    except BaseException:
+        maps.close()
+        raise
+    finally:
+        if btf:
+            os.close(btf)
+    return maps
+
+
+def _create_one(
+    name: str, key_size: int, value_size: int, entries: int, btf: tuple[int, int, int]
+) -> int:
+    kind = libbpf.MAP_TYPE_ARRAY
+    if name in _HASHES:
+        kind = libbpf.MAP_TYPE_HASH
+    elif name in _PER_CPU:
+        kind = libbpf.MAP_TYPE_PERCPU_ARRAY
+    flags = libbpf.MAP_MMAPABLE if name == "reverse_lookup" else 0
+    try:
+        return libbpf.create_map(kind, name, key_size, value_size, entries, flags=flags, btf=btf)
+    except OSError as error:
+        raise LoadError(
+            f"the kernel does not create the map {name} of {entries} entries: {error.strerror}",
+            "ask for fewer flows with --max-flows",
+        ) from error
+
+
+def _refuse_other(name: str, fd: int, key_size: int, value_size: int) -> None:
+    """Never touch a map whose records are not as long as ours: the kernel would overrun them."""
+    info = libbpf.map_info(fd)
+    if (info.key_size, info.value_size) != (key_size, value_size):
+        raise TableError(
+            f"the running map {name} has records of {info.key_size}+{info.value_size} bytes, "
+            f"not of {key_size}+{value_size}",
+            "use the xdplb that started it; nothing was changed",
+        )
+
+
+def fill(maps: Descriptors, plan: Plan) -> None:
+    """Write all that the plan decided, but the reservations.
+
+    Raises:
+        TableError: The kernel refuses a record.
+    """
+    _write_array(maps["backends"], [record.pack() for record in plan.records])
+    for address, slots in plan.slots.items():
+        libbpf.update(
+            maps["backend_ports"],
+            address.packed,
+            wire.SlotRangeRecord(slots.first, slots.count).pack(),
+        )
+    for address, number in plan.next_hops.items():
+        libbpf.update(maps["next_hops"], address.packed, wire.U32.pack(number))
+    _write_array(maps["interfaces"], plan.interface_records())
+    libbpf.update(
+        maps["maglev"], wire.U32.pack(0), plan.table.tobytes().ljust(_MAGLEV_BYTES, b"\0")
+    )
+    libbpf.update(maps["services"], wire.U32.pack(0), wire.service_record(table=0))
+
+
+def _write_array(fd: int, records: Sequence[bytes]) -> None:
+    keys = b"".join(wire.U32.pack(index) for index in range(len(records)))
+    libbpf.update_batch(fd, keys, b"".join(records), len(records))
+
+
+def flows_by_backend(maps: Descriptors, state: State, now: int) -> Counter[int]:
+    """Count the flows that have not timed out, by backend number.
+
+    The map is read where it lies, one word of each record: a million take a tenth of a
+    second.
+    """
+    limits = {
+        FlowCode.UNREPLIED: state.unreplied_s * wire.TICKS_PER_S,
+        FlowCode.CLAIMED: state.unreplied_s * wire.TICKS_PER_S,
+        FlowCode.ANSWERED: state.answered_s * wire.TICKS_PER_S,
+    }
+    live: Counter[int] = Counter()
+    for word, count in _owner_words(maps["reverse_lookup"], state.capacity).items():
+        if not word:
+            continue
+        owner = wire.Owner.of(word)
+        if owner.state is FlowCode.FREE:
+            continue
+        idle = (now - owner.seen) & 0xFFFFFFFF
+        limit = limits.get(owner.state)
+        if limit is None or idle > 1 << 31 or idle <= limit + 1:
+            live[owner.backend] += count
+    return live
+
+
+def _owner_words(fd: int, capacity: int) -> Counter[int]:
+    """How often each owner word occurs in ``reverse_lookup``."""
+    size = capacity * wire.SIZES["flow"]
+    with mmap.mmap(fd, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE, prot=mmap.PROT_READ) as records:
+        whole = memoryview(records)
+        words = whole[:size].cast("Q")
+        owners = words[::_FLOW_WORDS]
+        try:
+            return Counter(owners)
+        finally:
+            owners.release()
+            words.release()
+            whole.release()
+
+
+def read_flow(maps: Descriptors, index: int) -> wire.FlowRecord:
+    """The record of ``reverse_lookup`` at ``index``."""
+    data = libbpf.lookup(maps["reverse_lookup"], wire.U32.pack(index), wire.SIZES["flow"])
+    return wire.FlowRecord.unpack(data or bytes(wire.SIZES["flow"]))
+
+
+def read_backends(maps: Descriptors, state: State) -> list[BackendRecord]:
+    """The ``backends`` map, as far as numbers were ever given."""
+    size = wire.SIZES["backend"]
+    _, values = libbpf.lookup_all(maps["backends"], 4, size, state.backends)
+    records = [BackendRecord.unpack(values[at : at + size]) for at in range(0, len(values), size)]
+    while records and int(records[-1].address) == 0:
+        records.pop()
+    return records
+
+
+def write_backend(maps: Descriptors, number: int, record: BackendRecord) -> None:
+    """Write one record of the ``backends`` map."""
+    libbpf.update(maps["backends"], wire.U32.pack(number), record.pack())
+
+
+def read_stats(maps: Descriptors, number: int) -> StatsRecord:
+    """The counters of a backend, summed over the CPUs."""
+    size = wire.SIZES["backend_stats"] * _possible_cpus()
+    data = libbpf.lookup(maps["backend_stats"], wire.U32.pack(number), size)
+    return StatsRecord.unpack(data) if data else StatsRecord(0, 0, 0, 0)
+
+
+def read_verdicts(maps: Descriptors, names: Sequence[str]) -> dict[str, int]:
+    """Packets by verdict, summed over the CPUs."""
+    size = wire.U64.size * _possible_cpus()
+    counts = {}
+    for index, name in enumerate(names):
+        data = libbpf.lookup(maps["verdicts"], wire.U32.pack(index), size) or b""
+        counts[name] = sum(value for (value,) in wire.U64.iter_unpack(data))
+    return counts
+
+
+def read_shares(maps: Descriptors) -> Counter[int]:
+    """How many entries of the Maglev table each backend number has."""
+    data = libbpf.lookup(maps["maglev"], wire.U32.pack(0), _MAGLEV_BYTES) or b""
+    return Counter(memoryview(data).cast("H")[:MAGLEV_SIZE]) if data else Counter()
+
+
+def add_meta(maps: Descriptors, state: State, program_fd: int) -> None:
+    """Write the ``meta`` map and let the program hold it.
+
+    Raises:
+        LoadError: The kernel refuses.
+    """
+    text = state.to_bytes()
+    try:
+        fd = libbpf.create_map(libbpf.MAP_TYPE_ARRAY, META, 4, -(-len(text) // 8) * 8, 1)
+        maps.add(META, fd)
+        libbpf.update(fd, wire.U32.pack(0), text.ljust(-(-len(text) // 8) * 8, b"\0"))
+        libbpf.bind_map(program_fd, fd)
+    except OSError as error:
+        raise LoadError(
+            f"the kernel does not keep the balancer's description: {error.strerror}",
+            "xdplb needs Linux 5.10 or later",
+        ) from error
+
+
+def read_meta(maps: Descriptors) -> State:
+    """What the balancer knows of itself.
+
+    Raises:
+        TableError: There is no such map, or it is of another version.
+    """
+    if META not in maps:
+        raise TableError(
+            "a program named xdplb is attached that has no description of itself",
+            "it is not from this xdplb; nothing was changed",
+        )
+    size = libbpf.map_info(maps[META]).value_size
+    state = State.from_bytes(libbpf.lookup(maps[META], wire.U32.pack(0), size) or b"")
+    for name, sizes in _RECORDS.items():
+        _refuse_other(name, maps[name], *sizes)
+    return state
+
+
+@cache
+def _possible_cpus() -> int:
+    """How many CPUs a per-CPU value has room for."""
+    count = 0
+    for part in _POSSIBLE_CPUS.read_text().strip().split(","):
+        first, _, last = part.partition("-")
+        count += int(last or first) - int(first) + 1
+    return count

@@ -1,0 +1,93 @@
+"""What the operations need of a host: the seam between deciding and doing.
+
+``xdplb.kernel.machine`` has the real one; tests bring one of their own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from ipaddress import IPv4Address
+
+    from xdplb.facts import Attached, Link, Neighbour, Prepared, Running, Usage, Way
+    from xdplb.model import Mode, PortRange
+    from xdplb.plan import Plan
+    from xdplb.state import Restore, State
+    from xdplb.wire import BackendRecord
+
+
+class Machine(Protocol):
+    """What the operations need of a host. ``xdplb.kernel.machine`` has the real one."""
+
+    def require_privileges(self) -> None:
+        """Raise PrivilegeError unless everything below is allowed."""
+
+    def link(self, name: str) -> Link:
+        """The interface called ``name``."""
+
+    def interface_name(self, index: int) -> str | None:
+        """What an interface is called now."""
+
+    def address(self, link: Link) -> IPv4Address:
+        """Its first IPv4 address."""
+
+    def ephemeral_ports(self) -> PortRange:
+        """The ports that the host takes for its own connections."""
+
+    def namespace(self) -> int:
+        """The inode of the network namespace."""
+
+    def way(self, address: IPv4Address) -> Way:
+        """The route to ``address``."""
+
+    def neighbours(self, indexes: Sequence[int]) -> Mapping[tuple[int, IPv4Address], Neighbour]:
+        """The neighbours on some interfaces, by interface and address."""
+
+    def manage(self, ifindex: int, address: IPv4Address) -> None:
+        """Let the kernel keep asking for a next hop."""
+
+    def prepare(self, link: Link) -> Prepared:
+        """Make sure that what a native program sends by ``link`` arrives."""
+
+    def restore(self, item: Restore) -> None:
+        """Put back one thing that was changed."""
+
+    def attached(self, ifindex: int) -> Attached | None:
+        """What hangs on an interface."""
+
+    def describe(self, program_id: int) -> str:
+        """Words for a program that is not ours."""
+
+    def running(self) -> list[Running]:
+        """Every balancer that is attached here."""
+
+    def compile(self, flags: Sequence[str]) -> Any:  # noqa: ANN401 - only handed on to load()
+        """Compile the program."""
+
+    def load(
+        self,
+        code: Any,  # noqa: ANN401 - from compile()
+        plan: Plan,
+        state: State,
+        old: Running | None,
+    ) -> int:
+        """Create and fill the maps, load the program; returns its descriptor."""
+
+    def attach(
+        self, ifindex: int, name: str, program_fd: int, mode: Mode, old_id: int | None
+    ) -> None:
+        """Attach the program to one interface."""
+
+    def detach(self, ifindex: int, name: str, program_id: int, mode: Mode) -> None:
+        """Take the program off one interface."""
+
+    def program_id(self, program_fd: int) -> int:
+        """The kernel's number for a program."""
+
+    def set_backend(self, program_id: int, number: int, record: BackendRecord) -> None:
+        """Write one backend of a running balancer."""
+
+    def usage(self, running: Running) -> Usage:
+        """The counters of a running balancer."""

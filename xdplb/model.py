@@ -1,0 +1,284 @@
+"""The words of the product as values: what a user asks for, and what runs.
+
+Plain data and the rules it keeps by itself; nothing here knows of the kernel, of byte
+order or of the command line.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final
+
+from xdplb.errors import InvalidValueError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from ipaddress import IPv4Address
+
+MAX_PORT: Final = 65535
+DEFAULT_MAX_FLOWS: Final = 262_144
+MAX_FLOWS_LIMIT: Final = 1 << 28
+DEFAULT_UNREPLIED_S: Final = 30
+DEFAULT_ANSWERED_S: Final = 120
+
+
+class Hash(StrEnum):
+    """What of a packet chooses the backend."""
+
+    SRC_DST = "src-dst"
+    FIVE_TUPLE = "5-tuple"
+    SRC = "src"
+
+
+class Mode(StrEnum):
+    """How the program hangs on the interface; AUTO is only ever a wish."""
+
+    AUTO = "auto"
+    NATIVE = "native"
+    GENERIC = "generic"
+
+
+class BackendState(StrEnum):
+    """UP takes new flows, DRAIN keeps old ones, DOWN has none."""
+
+    UP = "up"
+    DRAIN = "drain"
+    DOWN = "down"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PortRange:
+    """Ports ``first`` to ``last``, both included."""
+
+    first: int
+    last: int
+
+    def __post_init__(self) -> None:
+        """Refuse what is no range of ports.
+
+        Raises:
+            InvalidValueError: An end is not 1 to 65535, or they stand the wrong way round.
+        """
+        for port in (self.first, self.last):
+            if not 1 <= port <= MAX_PORT:
+                raise InvalidValueError(
+                    f"port {port} is out of range", f"ports are 1 to {MAX_PORT}"
+                )
+        if self.first > self.last:
+            raise InvalidValueError(
+                f"port range {self} is empty",
+                f"write the lower port first: {self.last}-{self.first}",
+            )
+
+    def __str__(self) -> str:
+        """``N`` or ``N-M``, as it is written on the command line."""
+        return f"{self.first}" if self.first == self.last else f"{self.first}-{self.last}"
+
+    def __contains__(self, port: int) -> bool:
+        """Whether ``port`` is in the range."""
+        return self.first <= port <= self.last
+
+    @property
+    def count(self) -> int:
+        """How many ports it has."""
+        return self.last - self.first + 1
+
+
+ALL_PORTS: Final = (PortRange(1, MAX_PORT),)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Endpoint:
+    """An IPv4 address and a port."""
+
+    address: IPv4Address
+    port: int
+
+    def __post_init__(self) -> None:
+        """Refuse a port that is none.
+
+        Raises:
+            InvalidValueError: The port is not 1 to 65535.
+        """
+        PortRange(self.port, self.port)
+
+    def __str__(self) -> str:
+        """``ADDR:PORT``."""
+        return f"{self.address}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Backend:
+    """One server.
+
+    Attributes:
+        address: Where it answers.
+        port: Its port, or None to keep the port that the client dialled.
+        weight: Its share of the selections, relative to the others'.
+    """
+
+    address: IPv4Address
+    port: int | None = None
+    weight: int = 1
+
+    def __str__(self) -> str:
+        """``ADDR`` or ``ADDR:PORT``."""
+        return f"{self.address}" if self.port is None else f"{self.address}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Reservation:
+    """A client endpoint that is always given the same NAT port."""
+
+    client: Endpoint
+    nat_port: int
+
+    def __post_init__(self) -> None:
+        """Refuse a port that is none.
+
+        Raises:
+            InvalidValueError: The NAT port is not 1 to 65535.
+        """
+        PortRange(self.nat_port, self.nat_port)
+
+    def __str__(self) -> str:
+        """``ADDR:PORT=NATPORT``."""
+        return f"{self.client}={self.nat_port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What ``xdplb up`` was asked for.
+
+    Attributes:
+        service: The address that clients dial; None for the interface's own.
+        nat_ports: Ports that flows may get; empty for the default pool.
+        unreplied_s: Idle seconds after which a flow without an answer loses its port.
+        answered_s: The same for a flow that the backend has answered.
+    """
+
+    interfaces: tuple[str, ...]
+    backends: tuple[Backend, ...]
+    service: IPv4Address | None = None
+    ports: tuple[PortRange, ...] = ALL_PORTS
+    hash: Hash = Hash.SRC_DST
+    mode: Mode = Mode.AUTO
+    reservations: tuple[Reservation, ...] = ()
+    max_flows: int = DEFAULT_MAX_FLOWS
+    nat_ports: tuple[PortRange, ...] = ()
+    unreplied_s: int = DEFAULT_UNREPLIED_S
+    answered_s: int = DEFAULT_ANSWERED_S
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant, before anything is touched.
+
+        Raises:
+            InvalidValueError: With the value, the reason and what to do.
+        """
+        _refuse_twice("interface", self.interfaces)
+        _refuse_twice("backend", [f"{backend}" for backend in self.backends])
+        _refuse_twice("reserved NAT port", [item.nat_port for item in self.reservations])
+        _refuse_twice("reserved client", [item.client for item in self.reservations])
+        _refuse_overlap("--port", self.ports)
+        _refuse_overlap("--nat-ports", self.nat_ports)
+        for backend in self.backends:
+            if backend.address == self.service:
+                raise InvalidValueError(
+                    f"backend {backend} is the service itself",
+                    "give the address of a server behind the balancer",
+                )
+            _refuse_no_host("backend", backend.address)
+        if self.service is not None:
+            _refuse_no_host("service", self.service)
+        if not 1 <= self.max_flows <= MAX_FLOWS_LIMIT:
+            raise InvalidValueError(
+                f"--max-flows {self.max_flows} is out of range", f"it is 1 to {MAX_FLOWS_LIMIT}"
+            )
+
+
+def _refuse_twice(what: str, values: Iterable[object]) -> None:
+    seen: set[object] = set()
+    for value in values:
+        if value in seen:
+            raise InvalidValueError(f"{what} {value} is given twice", "give it once")
+        seen.add(value)
+
+
+def _refuse_overlap(option: str, ranges: tuple[PortRange, ...]) -> None:
+    ordered = sorted(ranges)
+    for before, after in pairwise(ordered):
+        if after.first <= before.last:
+            raise InvalidValueError(
+                f"{option} {before} and {after} overlap", "give each port in one range only"
+            )
+
+
+def _refuse_no_host(what: str, address: IPv4Address) -> None:
+    kind = ""
+    if address.is_multicast:
+        kind = "a multicast address"
+    elif address.is_loopback:
+        kind = "a loopback address"
+    elif address.is_reserved or address.packed[0] == 0:
+        kind = "no host's address"
+    if kind:
+        raise InvalidValueError(f"{what} {address} is {kind}", "give the address of one host")
+
+
+@dataclass(frozen=True, slots=True)
+class BackendStatus:
+    """One backend as it runs; counts are since the first ``up``.
+
+    Attributes:
+        mac: The next hop's MAC address, None while nobody has answered for it.
+        flows: Flows that have not timed out.
+        packets_in: Packets toward the backend; ``out`` is from it. Bytes are of IP packets.
+    """
+
+    number: int
+    backend: Backend
+    state: BackendState
+    mac: str | None
+    next_hop: IPv4Address
+    interface: str
+    share: float
+    flows: int = 0
+    packets_in: int = 0
+    bytes_in: int = 0
+    packets_out: int = 0
+    bytes_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceStatus:
+    """One interface that carries the program."""
+
+    name: str
+    index: int
+    mode: Mode
+
+
+@dataclass(frozen=True, slots=True)
+class BalancerStatus:
+    """One running balancer.
+
+    Attributes:
+        program_tag: The kernel's hash of the program.
+        verdicts: Packets by verdict, in the program's order.
+    """
+
+    interfaces: tuple[InterfaceStatus, ...]
+    program_id: int
+    program_tag: str
+    version: str
+    service: IPv4Address
+    ports: tuple[PortRange, ...]
+    hash: Hash
+    backends: tuple[BackendStatus, ...]
+    flows: int
+    capacity: int
+    nat_ports_used: int
+    nat_ports_total: int
+    verdicts: dict[str, int] = field(default_factory=dict)

@@ -1,0 +1,355 @@
+"""From a request and the facts of the machine to everything that has to be written.
+
+Pure: what comes out depends only on what goes in, so a plan can be made, looked at and
+thrown away. Nothing here talks to the kernel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final
+
+from xdplb import wire
+from xdplb.errors import InvalidValueError
+from xdplb.model import ALL_PORTS, Backend, Hash, Mode, PortRange
+from xdplb.ports import NatPool, SlotRange, assign_groups, cut_groups, make_pool
+from xdplb.selection import MAGLEV_SIZE, build_table, select_slot
+from xdplb.wire import BackendCode, BackendRecord, ClientKey, ClientValue, FlowCode
+
+if TYPE_CHECKING:
+    from array import array
+    from collections.abc import Mapping, Sequence
+    from ipaddress import IPv4Address
+
+    from xdplb.facts import Neighbour
+    from xdplb.model import Request, Reservation
+
+MIN_BACKENDS: Final = 256
+MAX_BACKENDS: Final = 32768
+_REFRESH_TICKS: Final = 16
+_HASH_NUMBER: Final = {Hash.SRC_DST: 0, Hash.FIVE_TUPLE: 1, Hash.SRC: 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """An interface that the program is to sit on.
+
+    Attributes:
+        mac: Six bytes.
+        redirect: A packet leaves by bpf_redirect(), not XDP_TX.
+    """
+
+    name: str
+    index: int
+    mac: bytes
+    mode: Mode
+    redirect: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """The way to a backend.
+
+    Attributes:
+        slot: Which of the balancer's interfaces, from 0.
+    """
+
+    next_hop: IPv4Address
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the machine says.
+
+    Attributes:
+        service: The address that clients dial.
+        hops: The way to each backend address.
+        ephemeral: ``ip_local_port_range``.
+        hash_keys: Two secret 64-bit numbers.
+        records: The ``backends`` map of the balancer that is being replaced, by number.
+        nat_ports: The NAT ports of that balancer.
+    """
+
+    service: IPv4Address
+    ports: tuple[Port, ...]
+    hops: Mapping[IPv4Address, Hop]
+    ephemeral: PortRange
+    hash_keys: tuple[int, int]
+    records: Sequence[BackendRecord] = ()
+    nat_ports: tuple[PortRange, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReservedFlow:
+    """A reservation as it goes into the two maps."""
+
+    key: ClientKey
+    value: ClientValue
+    index: int
+    flow: wire.FlowRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that the maps and the compiler are to get.
+
+    Attributes:
+        records: The ``backends`` map, by number; numbers without a backend are UNUSED.
+        capacity: Records of ``reverse_lookup``.
+        room: Records of ``backends``.
+    """
+
+    request: Request
+    facts: Facts
+    pool: NatPool
+    capacity: int
+    room: int
+    records: tuple[BackendRecord, ...]
+    slots: Mapping[IPv4Address, SlotRange]
+    next_hops: Mapping[IPv4Address, int]
+    table: array[int]
+    reserved: tuple[ReservedFlow, ...]
+    numbers: Mapping[Backend, int] = field(default_factory=dict)
+
+    def interface_records(self) -> list[bytes]:
+        """The ``interfaces`` map, by slot."""
+        return [
+            wire.InterfaceRecord(port.mac, port.index, port.redirect).pack()
+            for port in self.facts.ports
+        ]
+
+
+def make_plan(request: Request, facts: Facts) -> Plan:
+    """Decide numbers, port ranges, the table and the reserved flows.
+
+    Raises:
+        InvalidValueError: The request does not fit the machine.
+    """
+    pool = make_pool(request.nat_ports or facts.nat_ports, facts.ephemeral)
+    groups = cut_groups(request.max_flows, pool.size)
+    numbers = _number(request.backends, facts.records)
+    kept = {
+        record.address: SlotRange(record.slot_first, record.slot_count) for record in facts.records
+    }
+    wanted = [backend.address for backend in request.backends]
+    slots = assign_groups([*wanted, *kept], groups, kept)
+    records = _records(facts, numbers, slots)
+    room = _room(len(records))
+    table = build_table([(number, backend) for backend, number in numbers.items()])
+    return Plan(
+        request=request,
+        facts=facts,
+        pool=pool,
+        capacity=request.max_flows,
+        room=room,
+        records=records,
+        slots=slots,
+        next_hops=_heads(records),
+        table=table,
+        reserved=tuple(
+            _reserve(item, request, facts, pool, records, table) for item in request.reservations
+        ),
+        numbers=numbers,
+    )
+
+
+def with_macs(plan: Plan, neighbours: Mapping[tuple[int, IPv4Address], Neighbour]) -> Plan:
+    """The plan again, with the MAC addresses that the kernel knows by now.
+
+    Args:
+        plan: What is to run.
+        neighbours: By interface index and address.
+    """
+    records = list(plan.records)
+    for number in plan.numbers.values():
+        record = records[number]
+        there = neighbours.get((record.ifindex, record.next_hop))
+        if there is not None and there.mac is not None:
+            records[number] = record._replace(mac=there.mac, mac_is_fixed=there.is_permanent)
+    return replace(plan, records=tuple(records))
+
+
+def _room(wanted: int) -> int:
+    """How many backends to make room for: twice as many as there are, at least 256.
+
+    Raises:
+        InvalidValueError: More than there can be.
+    """
+    if wanted > MAX_BACKENDS:
+        raise InvalidValueError(
+            f"{wanted} backends are too many", f"one balancer serves up to {MAX_BACKENDS}"
+        )
+    room = MIN_BACKENDS
+    while room < min(2 * wanted, MAX_BACKENDS):
+        room *= 2
+    return room
+
+
+def _number(backends: Sequence[Backend], records: Sequence[BackendRecord]) -> dict[Backend, int]:
+    """Numbers for backends: an old one keeps its own, a new one takes the first that is unused."""
+    old = {
+        (record.address, record.port): number
+        for number, record in enumerate(records)
+        if record.state is not BackendCode.UNUSED
+    }
+    numbers = {
+        backend: old[backend.address, backend.port]
+        for backend in backends
+        if (backend.address, backend.port) in old
+    }
+    taken = set(numbers.values())
+    free = (number for number in range(len(records) + len(backends)) if number not in taken)
+    for backend in backends:
+        if backend not in numbers:
+            numbers[backend] = next(free)
+    return {backend: numbers[backend] for backend in backends}
+
+
+def _records(
+    facts: Facts,
+    numbers: Mapping[Backend, int],
+    slots: Mapping[IPv4Address, SlotRange],
+) -> tuple[BackendRecord, ...]:
+    """The ``backends`` map. A number that changes hands gets another generation."""
+    by_number = {number: backend for backend, number in numbers.items()}
+    count = max([*by_number, len(facts.records) - 1]) + 1
+    records: list[BackendRecord] = []
+    for number in range(count):
+        old = facts.records[number] if number < len(facts.records) else None
+        backend = by_number.get(number)
+        if backend is None:
+            records.append(facts.records[number]._replace(state=BackendCode.UNUSED))
+            continue
+        hop = facts.hops[backend.address]
+        is_same = old is not None and (old.address, old.port) == (backend.address, backend.port)
+        generation = 0 if old is None else old.generation + (0 if is_same else 1)
+        records.append(
+            BackendRecord(
+                mac=old.mac if is_same and old is not None else None,
+                address=backend.address,
+                port=backend.port,
+                state=BackendCode.UP,
+                generation=generation & 0xFF,
+                slot_first=slots[backend.address].first,
+                slot_count=slots[backend.address].count,
+                ifindex=facts.ports[hop.slot].index,
+                interface=hop.slot,
+                weight=backend.weight,
+                next_hop=hop.next_hop,
+                next_neighbour=wire.NO_INDEX,
+                mac_is_fixed=False,
+            )
+        )
+    return tuple(_chain(records))
+
+
+def _chain(records: list[BackendRecord]) -> list[BackendRecord]:
+    """Link the backends behind each next hop, the highest number first."""
+    last: dict[IPv4Address, int] = {}
+    chained = []
+    for number, record in enumerate(records):
+        if record.state is BackendCode.UNUSED:
+            chained.append(record)
+            continue
+        chained.append(record._replace(next_neighbour=last.get(record.next_hop, wire.NO_INDEX)))
+        last[record.next_hop] = number
+    return chained
+
+
+def _heads(records: Sequence[BackendRecord]) -> dict[IPv4Address, int]:
+    """Where the chain of each next hop starts."""
+    return {
+        record.next_hop: number
+        for number, record in enumerate(records)
+        if record.state is not BackendCode.UNUSED
+    }
+
+
+def _reserve(  # noqa: PLR0913 - all that a reservation depends on
+    item: Reservation,
+    request: Request,
+    facts: Facts,
+    pool: NatPool,
+    records: Sequence[BackendRecord],
+    table: array[int],
+) -> ReservedFlow:
+    """The two records of a reservation.
+
+    Raises:
+        InvalidValueError: Its port is not one that flows can get.
+    """
+    offset = pool.offset(item.nat_port)
+    if offset is None:
+        raise InvalidValueError(
+            f"--client {item}: port {item.nat_port} is not one of the NAT ports",
+            f"they are {pool}; --nat-ports changes that",
+        )
+    client = (item.client.address, item.client.port)
+    slot = select_slot(request.hash, facts.hash_keys, client, (facts.service, 0))
+    number = table[slot]
+    record = records[number]
+    if offset >= record.slot_count:
+        raise InvalidValueError(
+            f"--client {item}: --max-flows {request.max_flows} is too few for port {item.nat_port}",
+            f"this port needs --max-flows {offset + 1} or more",
+        )
+    return ReservedFlow(
+        key=ClientKey(item.client.address, item.client.port, facts.service, 0),
+        value=ClientValue(item.nat_port, number, 0, record.generation),
+        index=record.slot_first + offset,
+        flow=wire.FlowRecord(
+            owner=wire.Owner(0, number, FlowCode.RESERVED, record.generation),
+            client=item.client.address,
+            client_port=item.client.port,
+            service_port=0,
+            client_mac=None,
+            interface=0,
+        ),
+    )
+
+
+def constants(plan: Plan, *, shares_ports: bool) -> list[str]:
+    """The compiler's ``-D`` flags: only numbers, and ranges of numbers.
+
+    Args:
+        plan: What is to run.
+        shares_ports: Some of the service's ports may be the host's own.
+    """
+    request, ports = plan.request, plan.facts.ports
+    service_ports = " ".join(f"RANGE({item.first}, {item.last})" for item in request.ports)
+    if request.ports == ALL_PORTS:
+        service_ports = "RANGE(0, 65535)"
+    ranges = []
+    start = 0
+    for item in plan.pool.ranges:
+        ranges.append(f"RANGE({item.first}, {item.last}, {start})")
+        start += item.count
+    unreplied, answered = (
+        max(round(seconds * wire.TICKS_PER_S), 1)
+        for seconds in (request.unreplied_s, request.answered_s)
+    )
+    values = {
+        "MODE_GENERIC": int(ports[0].mode is Mode.GENERIC),
+        "TRANSMIT_REDIRECT": int(ports[0].redirect),
+        "INTERFACE_COUNT": len(ports),
+        "SERVICE_ADDRESS": f"{int.from_bytes(plan.facts.service.packed, 'little')}U",
+        "SERVICE_PORTS(RANGE)": service_ports,
+        "SERVICE_SHARES_PORTS": int(shares_ports),
+        "SERVICE_HASH": _HASH_NUMBER[request.hash],
+        "HASH_KEY_0": f"{plan.facts.hash_keys[0]}ULL",
+        "HASH_KEY_1": f"{plan.facts.hash_keys[1]}ULL",
+        "MAGLEV_SIZE": MAGLEV_SIZE,
+        "NAT_PORTS(RANGE)": " ".join(ranges),
+        "HAVE_RESERVATIONS": int(bool(request.reservations)),
+        "MAX_BACKENDS": plan.room,
+        "UNREPLIED_TICKS": unreplied,
+        "ANSWERED_TICKS": answered,
+        "REFRESH_TICKS": max(min(_REFRESH_TICKS, unreplied // 4, answered // 4), 1),
+    }
+    return [f"-D{name}={value}" for name, value in values.items()]
+
+
+def shares_ports(ports: Sequence[PortRange], ephemeral: PortRange) -> bool:
+    """Whether the host's own connections may have one of the service's ports."""
+    return any(item.first <= ephemeral.last and ephemeral.first <= item.last for item in ports)

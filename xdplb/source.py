@@ -1,0 +1,74 @@
+"""The C text: where it lies, how its files join into one, and what it says about itself.
+
+BCC rewrites map calls only in the text that it is given, not in files that this includes;
+so the files are joined here, each under a ``#line`` that keeps error messages true.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from xdplb.errors import NotReadyError
+
+FUNCTION: Final = "xdplb"
+
+FILES: Final = (
+    "config.h",
+    "verdict.h",
+    "types.h",
+    "packet.h",
+    "csum.h",
+    "rewrite.h",
+    "maps.h",
+    "stats.h",
+    "interface.h",
+    "neighbour.h",
+    "parse.h",
+    "select.h",
+    "flow.h",
+    "answer.h",
+    "request.h",
+    "xdplb.c",
+)
+"""In the order in which each may use what stands before it."""
+
+
+@cache
+def directory() -> Path:
+    """The directory ``bpf``: inside the installed package, or beside it in a checkout.
+
+    Raises:
+        NotReadyError: It is in neither place.
+    """
+    package = Path(__file__).resolve().parent
+    for place in (package / "bpf", package.parent / "bpf"):
+        if (place / "xdplb.c").is_file():
+            return place
+    raise NotReadyError(
+        f"the XDP program's source is not in {package}", "install xdplb again, from its wheel"
+    )
+
+
+def headers() -> Path:
+    """What stands in for the kernel's headers."""
+    return directory() / "kernel"
+
+
+def text() -> str:
+    """The whole program as one text."""
+    parts = ["#include <uapi/linux/bpf.h>\n"]
+    for name in FILES:
+        parts += [f'#line 1 "bpf/{name}"\n', (directory() / name).read_text()]
+    return "".join(parts)
+
+
+@cache
+def verdicts() -> tuple[str, ...]:
+    """The verdicts in the program's order, in lower case."""
+    body = (
+        (directory() / "verdict.h").read_text().split("enum verdict {")[1].split("VERDICT_MAX")[0]
+    )
+    return tuple(name.lower() for name in re.findall(r"^\t([A-Z_]+),", body, re.MULTILINE))

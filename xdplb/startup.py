@@ -1,0 +1,344 @@
+"""``up``: one transaction, from the request to the attached program.
+
+Survey, plan, compile, load, attach. Until the program is attached nothing that a packet
+could meet has changed; whatever a step changes outside is undone when a later one fails.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from xdplb.errors import AttachError, BusyError, InvalidValueError, UnreachableError
+from xdplb.model import Mode
+from xdplb.plan import Facts, Hop, Port, constants, make_plan, shares_ports, with_macs
+from xdplb.source import verdicts
+from xdplb.state import AttachedTo, Restore, State
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from ipaddress import IPv4Address
+
+    from xdplb.facts import Link, Running
+    from xdplb.machine import Machine
+    from xdplb.model import Backend, PortRange, Request
+    from xdplb.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What ``up`` did.
+
+    Attributes:
+        replaced: A running balancer was replaced, and its flows kept.
+        unresolved: Backends that nobody has answered for yet.
+        notes: What a person should know, one sentence each.
+    """
+
+    interfaces: tuple[AttachedTo, ...]
+    service: IPv4Address
+    replaced: bool
+    unresolved: tuple[Backend, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What ``up`` found before it changed anything.
+
+    Attributes:
+        old: The balancer that runs on these interfaces.
+        hops: The way to each backend address.
+    """
+
+    request: Request
+    links: tuple[Link, ...]
+    old: Running | None
+    service: IPv4Address
+    hops: Mapping[IPv4Address, Hop]
+    ephemeral: PortRange
+
+
+def start(machine: Machine, request: Request) -> Report:
+    """Start a balancer, or replace the one that runs and keep its flows.
+
+    Raises:
+        XdplbError: And then everything is as it was.
+    """
+    machine.require_privileges()
+    scene = survey(machine, request)
+    with ExitStack() as undo:
+        watched = _watch_next_hops(machine, scene, undo)
+        notes = []
+        for mode in (modes := _modes(scene)):
+            try:
+                report = _start_in(machine, scene, mode, watched)
+            except BusyError:
+                raise
+            except AttachError as error:
+                if mode is modes[-1]:
+                    raise
+                notes.append(f"{error}; using generic mode")
+                continue
+            undo.pop_all()
+            return replace(report, notes=(*notes, *report.notes))
+    raise AssertionError(modes)  # the last mode returned or raised
+
+
+# Survey
+
+
+def survey(machine: Machine, request: Request) -> Scene:
+    """Look at the machine; change nothing.
+
+    Raises:
+        XdplbError: The request does not fit what is there.
+    """
+    links = tuple(machine.link(name) for name in request.interfaces)
+    old = _running_on(machine, links)
+    if old is not None:
+        _refuse_resize(request, old.state)
+    service = request.service or machine.address(links[0])
+    return Scene(
+        request=request,
+        links=links,
+        old=old,
+        service=service,
+        hops=_hops(machine, request, links, service),
+        ephemeral=machine.ephemeral_ports(),
+    )
+
+
+def _running_on(machine: Machine, links: Sequence[Link]) -> Running | None:
+    """The balancer that these interfaces carry already, if any."""
+    by_id = {item.program_id: item for item in machine.running()}
+    found: dict[int, Running] = {}
+    for link in links:
+        there = machine.attached(link.index)
+        if there is None:
+            continue
+        if there.program_id not in by_id:
+            raise AttachError(
+                f"{link.name} already carries XDP {machine.describe(there.program_id)}, "
+                "which is not xdplb's",
+                f"if nobody needs it, 'ip link set dev {link.name} xdp off' removes it",
+            )
+        found[there.program_id] = by_id[there.program_id]
+    if len(found) > 1:
+        raise InvalidValueError(
+            "these interfaces belong to different balancers",
+            "'xdplb status' shows them; take one down first",
+        )
+    return next(iter(found.values()), None)
+
+
+def _refuse_resize(request: Request, state: State) -> None:
+    """Flows cannot move to another table; what shapes it stays until ``down``."""
+    shape = (
+        ("--max-flows", request.max_flows, state.capacity),
+        ("--nat-ports", request.nat_ports or state.nat_ports, state.nat_ports),
+    )
+    for option, wanted, is_now in shape:
+        if wanted != is_now:
+            text = is_now if isinstance(is_now, int) else " ".join(f"{item}" for item in is_now)
+            raise InvalidValueError(
+                f"{option} cannot change while the balancer runs with {text}",
+                "leave it as it is, or 'xdplb down' first; live flows end with it",
+            )
+    if request.mode not in {Mode.AUTO, state.interfaces[0].mode}:
+        raise InvalidValueError(
+            f"the balancer runs in {state.interfaces[0].mode} mode, and the kernel does not "
+            "exchange a program for one in another mode",
+            "'xdplb down' first; live flows end with it",
+        )
+
+
+def _hops(
+    machine: Machine, request: Request, links: Sequence[Link], service: IPv4Address
+) -> dict[IPv4Address, Hop]:
+    slots = {link.index: slot for slot, link in enumerate(links)}
+    hops: dict[IPv4Address, Hop] = {}
+    for backend in request.backends:
+        if backend.address == service:
+            raise InvalidValueError(
+                f"backend {backend} is the service itself",
+                "give the address of a server behind the balancer",
+            )
+        if backend.address in hops:
+            continue
+        way = machine.way(backend.address)
+        if way.ifindex not in slots:
+            name = machine.interface_name(way.ifindex) or f"interface {way.ifindex}"
+            raise UnreachableError(
+                f"backend {backend} is reached through {name}, which is not the balancer's",
+                f"add --iface {name}, or correct the route",
+            )
+        hops[backend.address] = Hop(way.next_hop, slots[way.ifindex])
+    return hops
+
+
+def _modes(scene: Scene) -> list[Mode]:
+    """The modes to try, in order."""
+    if scene.old is not None:
+        return [scene.old.state.interfaces[0].mode]
+    if scene.request.mode is not Mode.AUTO:
+        return [scene.request.mode]
+    if any(link.is_generic_only for link in scene.links):
+        return [Mode.GENERIC]
+    return [Mode.NATIVE, Mode.GENERIC]
+
+
+# Changes
+
+
+def _watch_next_hops(machine: Machine, scene: Scene, undo: ExitStack) -> list[Restore]:
+    """Let the kernel ask for every next hop; returns what ``down`` has to undo."""
+    places = dict.fromkeys(
+        (scene.links[hop.slot].index, hop.next_hop) for hop in scene.hops.values()
+    )
+    known = machine.neighbours([index for index, _ in places])
+    ours = {
+        (item.ifindex, item.address): item
+        for item in (scene.old.state.restore if scene.old else ())
+        if item.what == "neighbour"
+    }
+    restore = []
+    for index, address in places:
+        there = known.get((index, address))
+        mine = ours.get((index, f"{address}"))
+        if there is not None and (there.is_permanent or there.is_managed):
+            restore += [mine] if mine else []
+            continue
+        item = mine or Restore(
+            "neighbour", machine.namespace(), index, f"{address}", existed=there is not None
+        )
+        undo.callback(machine.restore, item)
+        machine.manage(index, address)
+        restore.append(item)
+    return restore
+
+
+def _start_in(machine: Machine, scene: Scene, mode: Mode, watched: Sequence[Restore]) -> Report:
+    """Compile, load and attach in one mode."""
+    with ExitStack() as undo:
+        ports, changed, notes = _prepare(machine, scene, mode, undo)
+        plan = make_plan(scene.request, _facts(scene, ports))
+        share = shares_ports(scene.request.ports, scene.ephemeral)
+        code = machine.compile(constants(plan, shares_ports=share))
+        plan = with_macs(plan, machine.neighbours([port.index for port in ports]))
+        state = _describe(plan, machine.namespace(), [*watched, *changed])
+        program_fd = machine.load(code, plan, state, scene.old)
+        undo.callback(os.close, program_fd)
+        _attach(machine, scene, ports, program_fd, undo)
+        plan = _resolve_late(machine, plan, machine.program_id(program_fd))
+        undo.pop_all()
+        os.close(program_fd)
+    _let_go(machine, scene, state)
+    return Report(
+        interfaces=state.interfaces,
+        service=scene.service,
+        replaced=scene.old is not None,
+        unresolved=tuple(
+            backend for backend, number in plan.numbers.items() if plan.records[number].mac is None
+        ),
+        notes=tuple(notes),
+    )
+
+
+def _prepare(
+    machine: Machine, scene: Scene, mode: Mode, undo: ExitStack
+) -> tuple[tuple[Port, ...], list[Restore], list[str]]:
+    """How to leave by each interface, what was changed for that, and what a person must know."""
+    ports, notes = [], []
+    changed = [
+        item for item in (scene.old.state.restore if scene.old else ()) if item.what == "gro"
+    ]
+    for link in scene.links:
+        redirect = False
+        if mode is Mode.NATIVE:
+            prepared = machine.prepare(link)
+            redirect = prepared.redirect
+            if prepared.restore is not None:
+                undo.callback(machine.restore, prepared.restore)
+                changed.append(prepared.restore)
+            if prepared.warning:
+                notes.append(prepared.warning)
+        ports.append(Port(link.name, link.index, link.mac, mode, redirect))
+    return tuple(ports), changed, notes
+
+
+def _facts(scene: Scene, ports: tuple[Port, ...]) -> Facts:
+    old = scene.old
+    return Facts(
+        service=scene.service,
+        ports=ports,
+        hops=scene.hops,
+        ephemeral=scene.ephemeral,
+        hash_keys=old.state.hash_keys if old else (secrets.randbits(64), secrets.randbits(64)),
+        records=old.records if old else (),
+        nat_ports=old.state.nat_ports if old else (),
+    )
+
+
+def _describe(plan: Plan, namespace: int, restore: Sequence[Restore]) -> State:
+    request, facts = plan.request, plan.facts
+    return State(
+        netns=namespace,
+        interfaces=tuple(AttachedTo(port.name, port.index, port.mode) for port in facts.ports),
+        service=facts.service,
+        ports=request.ports,
+        hash=request.hash,
+        hash_keys=facts.hash_keys,
+        capacity=plan.capacity,
+        backends=plan.room,
+        nat_ports=plan.pool.ranges,
+        unreplied_s=request.unreplied_s,
+        answered_s=request.answered_s,
+        reservations=request.reservations,
+        verdicts=verdicts(),
+        restore=tuple(restore),
+    )
+
+
+def _attach(
+    machine: Machine, scene: Scene, ports: Sequence[Port], program_fd: int, undo: ExitStack
+) -> None:
+    """Attach to every interface, or to none: new ones first, then those that are replaced."""
+    old_id = scene.old.program_id if scene.old else None
+    new_id = machine.program_id(program_fd)
+    replaced = []
+    for port in ports:
+        there = machine.attached(port.index)
+        if there is not None and there.program_id == old_id:
+            replaced.append(port)
+            continue
+        machine.attach(port.index, port.name, program_fd, port.mode, None)
+        undo.callback(machine.detach, port.index, port.name, new_id, port.mode)
+    for port in replaced:
+        machine.attach(port.index, port.name, program_fd, port.mode, old_id)
+
+
+def _resolve_late(machine: Machine, plan: Plan, program_id: int) -> Plan:
+    """Write the MAC addresses of next hops that answered before the program listened."""
+    later = with_macs(plan, machine.neighbours([port.index for port in plan.facts.ports]))
+    for number, record in enumerate(later.records):
+        if plan.records[number].mac is None and record.mac is not None:
+            machine.set_backend(program_id, number, record)
+    return later
+
+
+def _let_go(machine: Machine, scene: Scene, state: State) -> None:
+    """Leave interfaces and next hops that the replaced balancer had and this one has not."""
+    if scene.old is None:
+        return
+    indexes = {item.index for item in state.interfaces}
+    for item in scene.old.state.interfaces:
+        if item.index not in indexes:
+            name = machine.interface_name(item.index) or item.name
+            machine.detach(item.index, name, scene.old.program_id, item.mode)
+    for restore in scene.old.state.restore:
+        if restore not in state.restore:
+            machine.restore(restore)

@@ -1,0 +1,125 @@
+"""What a balancer knows of itself: the ``meta`` map, as JSON.
+
+A command that finds another format leaves everything as it is. The text is written once,
+before the program is attached, and lives and dies with the program.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from ipaddress import IPv4Address
+from typing import Any, Final, Self
+
+from xdplb import __version__, wire
+from xdplb.errors import TableError
+from xdplb.model import Endpoint, Hash, Mode, PortRange, Reservation
+
+FORMAT: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class AttachedTo:
+    """An interface of the balancer, in the order of the slots."""
+
+    name: str
+    index: int
+    mode: Mode
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """Something that ``up`` changed outside and ``down`` puts back.
+
+    Attributes:
+        what: ``gro`` (switched on at a veth peer) or ``neighbour`` (made managed).
+        netns: Inode of the network namespace.
+        ifindex: The interface there.
+        address: The neighbour; empty for ``gro``.
+        existed: The neighbour was known before, only not managed.
+    """
+
+    what: str
+    netns: int
+    ifindex: int
+    address: str = ""
+    existed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Everything about a running balancer that is not a counter or a flow.
+
+    Attributes:
+        hash_keys: The two secret numbers of the selection hash.
+        backends: How many backends there is room for.
+    """
+
+    netns: int
+    interfaces: tuple[AttachedTo, ...]
+    service: IPv4Address
+    ports: tuple[PortRange, ...]
+    hash: Hash
+    hash_keys: tuple[int, int]
+    capacity: int
+    backends: int
+    nat_ports: tuple[PortRange, ...]
+    unreplied_s: int
+    answered_s: int
+    reservations: tuple[Reservation, ...]
+    verdicts: tuple[str, ...]
+    restore: tuple[Restore, ...]
+    version: str = __version__
+
+    def to_bytes(self) -> bytes:
+        """The text of the ``meta`` map."""
+        values = asdict(self)
+        return json.dumps({"format": FORMAT, "layout": wire.SIZES, **values}, default=str).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Read the text of a ``meta`` map.
+
+        Raises:
+            TableError: It was written by a version that this one does not understand.
+        """
+        try:
+            values: dict[str, Any] = json.loads(data.rstrip(b"\0"))
+        except ValueError:
+            values = {}
+        if values.pop("format", None) != FORMAT or values.pop("layout", None) != wire.SIZES:
+            raise TableError(
+                f"the running balancer's records are of version {values.get('version', '?')}, "
+                f"not of {__version__}",
+                "use the xdplb that started it; nothing was changed",
+            )
+        return cls(
+            netns=values["netns"],
+            interfaces=tuple(
+                AttachedTo(item["name"], item["index"], Mode(item["mode"]))
+                for item in values["interfaces"]
+            ),
+            service=IPv4Address(values["service"]),
+            ports=_ranges(values["ports"]),
+            hash=Hash(values["hash"]),
+            hash_keys=(values["hash_keys"][0], values["hash_keys"][1]),
+            capacity=values["capacity"],
+            backends=values["backends"],
+            nat_ports=_ranges(values["nat_ports"]),
+            unreplied_s=values["unreplied_s"],
+            answered_s=values["answered_s"],
+            reservations=tuple(
+                Reservation(
+                    Endpoint(IPv4Address(item["client"]["address"]), item["client"]["port"]),
+                    item["nat_port"],
+                )
+                for item in values["reservations"]
+            ),
+            verdicts=tuple(values["verdicts"]),
+            restore=tuple(Restore(**item) for item in values["restore"]),
+            version=values["version"],
+        )
+
+
+def _ranges(values: list[dict[str, int]]) -> tuple[PortRange, ...]:
+    return tuple(PortRange(item["first"], item["last"]) for item in values)

@@ -1,0 +1,300 @@
+"""Map records as bytes: the layouts of ``bpf/types.h``, and the only place with byte order.
+
+A record is a named tuple with ``pack`` and ``unpack``. Addresses and the ports of a packet
+lie in network order, everything else in the machine's. A test compares every layout with
+the one that the C compiler made.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum
+from ipaddress import IPv4Address
+from typing import Final, NamedTuple, Self
+
+TICK_SHIFT: Final = 26
+TICKS_PER_S: Final = 10**9 / (1 << TICK_SHIFT)
+PROTOCOL_UDP: Final = 17
+NO_INDEX: Final = 0xFFFF
+
+U32: Final = struct.Struct("=I")
+U64: Final = struct.Struct("=Q")
+
+
+class BackendCode(IntEnum):
+    """``enum backend_state``."""
+
+    UNUSED = 0
+    UP = 1
+    DRAIN = 2
+    DOWN = 3
+
+
+class FlowCode(IntEnum):
+    """``enum flow_state``."""
+
+    FREE = 0
+    CLAIMED = 1
+    UNREPLIED = 2
+    ANSWERED = 3
+    RESERVED = 4
+
+
+def port_bytes(port: int) -> bytes:
+    """A port as it lies in a packet."""
+    return port.to_bytes(2, "big")
+
+
+def mac_to_word(mac: bytes | None) -> int:
+    """Six bytes as the program compares them; None, not known, is 0."""
+    first, second, third = struct.unpack("=HHH", mac or bytes(6))
+    return int(first | second << 16 | third << 32)
+
+
+def word_to_mac(word: int) -> bytes | None:
+    """The reverse of ``mac_to_word``."""
+    parts = (word & 0xFFFF, word >> 16 & 0xFFFF, word >> 32 & 0xFFFF)
+    return struct.pack("=HHH", *parts) if word else None
+
+
+class BackendRecord(NamedTuple):
+    """``struct backend``."""
+
+    mac: bytes | None
+    address: IPv4Address
+    port: int | None
+    state: BackendCode
+    generation: int
+    slot_first: int
+    slot_count: int
+    ifindex: int
+    interface: int
+    weight: int
+    next_hop: IPv4Address
+    next_neighbour: int
+    mac_is_fixed: bool
+
+    def pack(self) -> bytes:
+        """The 64 bytes of the record."""
+        return _BACKEND.pack(
+            mac_to_word(self.mac),
+            self.address.packed,
+            port_bytes(self.port or 0),
+            self.state,
+            self.generation,
+            self.slot_first,
+            self.slot_count,
+            self.ifindex,
+            self.interface,
+            self.weight,
+            self.next_hop.packed,
+            self.next_neighbour,
+            self.mac_is_fixed,
+        )
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        """The record in ``data``."""
+        mac, address, port, state, *numbers = _BACKEND.unpack(data)
+        generation, first, count, ifindex, interface, weight, hop, neighbour, fixed = numbers
+        return cls(
+            mac=word_to_mac(mac),
+            address=IPv4Address(address),
+            port=int.from_bytes(port, "big") or None,
+            state=BackendCode(state),
+            generation=generation,
+            slot_first=first,
+            slot_count=count,
+            ifindex=ifindex,
+            interface=interface,
+            weight=weight,
+            next_hop=IPv4Address(hop),
+            next_neighbour=neighbour,
+            mac_is_fixed=bool(fixed),
+        )
+
+
+_BACKEND: Final = struct.Struct("=Q4s2sBBIIIHH4sHB25x")
+
+
+class ClientKey(NamedTuple):
+    """``struct client_key``. A reservation has service port 0: any."""
+
+    client: IPv4Address
+    client_port: int
+    service: IPv4Address
+    service_port: int
+    protocol: int = PROTOCOL_UDP
+
+    def pack(self) -> bytes:
+        """The 16 bytes of the record."""
+        return _CLIENT_KEY.pack(
+            self.client.packed,
+            self.service.packed,
+            port_bytes(self.client_port),
+            port_bytes(self.service_port),
+            self.protocol,
+        )
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        """The record in ``data``."""
+        client, service, client_port, service_port, protocol = _CLIENT_KEY.unpack(data)
+        return cls(
+            IPv4Address(client),
+            int.from_bytes(client_port, "big"),
+            IPv4Address(service),
+            int.from_bytes(service_port, "big"),
+            protocol,
+        )
+
+
+_CLIENT_KEY: Final = struct.Struct("=4s4s2s2sB3x")
+
+
+class ClientValue(NamedTuple):
+    """``struct client_value``; ``seen`` is in ticks, modulo 2^24."""
+
+    nat_port: int
+    backend: int
+    seen: int
+    generation: int
+
+    def pack(self) -> bytes:
+        """The 8 bytes of the record."""
+        return _CLIENT_VALUE.pack(
+            port_bytes(self.nat_port), self.backend, (self.seen & 0xFFFFFF) << 8 | self.generation
+        )
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        """The record in ``data``."""
+        port, backend, seen = _CLIENT_VALUE.unpack(data)
+        return cls(int.from_bytes(port, "big"), backend, seen >> 8, seen & 0xFF)
+
+
+_CLIENT_VALUE: Final = struct.Struct("=2sHI")
+
+
+class Owner(NamedTuple):
+    """The owner word of ``struct flow``; ``seen`` is in ticks."""
+
+    seen: int
+    backend: int
+    state: FlowCode
+    generation: int
+
+    def word(self) -> int:
+        """The 64-bit number."""
+        return self.seen | self.backend << 32 | self.state << 48 | self.generation << 56
+
+    @classmethod
+    def of(cls, word: int) -> Self:
+        """The parts of ``word``."""
+        return cls(word & 0xFFFFFFFF, word >> 32 & 0xFFFF, FlowCode(word >> 48 & 0xFF), word >> 56)
+
+
+class FlowRecord(NamedTuple):
+    """``struct flow``."""
+
+    owner: Owner
+    client: IPv4Address
+    client_port: int
+    service_port: int
+    client_mac: bytes | None
+    interface: int
+
+    def pack(self) -> bytes:
+        """The 24 bytes of the record."""
+        return _FLOW.pack(
+            self.owner.word(),
+            self.client.packed,
+            port_bytes(self.client_port),
+            port_bytes(self.service_port),
+            self.client_mac or bytes(6),
+            self.interface,
+        )
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        """The record in ``data``."""
+        owner, client, client_port, service_port, mac, interface = _FLOW.unpack(data)
+        return cls(
+            Owner.of(owner),
+            IPv4Address(client),
+            int.from_bytes(client_port, "big"),
+            int.from_bytes(service_port, "big"),
+            mac if any(mac) else None,
+            interface,
+        )
+
+
+_FLOW: Final = struct.Struct("=Q4s2s2s6sH")
+
+
+class SlotRangeRecord(NamedTuple):
+    """``struct slot_range``."""
+
+    first: int
+    length: int
+
+    def pack(self) -> bytes:
+        """The 8 bytes of the record."""
+        return _SLOT_RANGE.pack(*self)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        """The record in ``data``."""
+        return cls(*_SLOT_RANGE.unpack(data))
+
+
+_SLOT_RANGE: Final = struct.Struct("=II")
+
+
+class InterfaceRecord(NamedTuple):
+    """``struct interface``."""
+
+    mac: bytes | None
+    ifindex: int
+    redirect: bool
+
+    def pack(self) -> bytes:
+        """The 16 bytes of the record."""
+        return _INTERFACE.pack(mac_to_word(self.mac), self.ifindex, self.redirect)
+
+
+_INTERFACE: Final = struct.Struct("=QII")
+
+
+class StatsRecord(NamedTuple):
+    """``struct backend_stats``."""
+
+    packets_in: int
+    bytes_in: int
+    packets_out: int
+    bytes_out: int
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        """The record in ``data``, summed over the CPUs that it holds one after the other."""
+        return cls(*(sum(column) for column in zip(*_STATS.iter_unpack(data), strict=True)))
+
+
+_STATS: Final = struct.Struct("=QQQQ")
+
+SIZES: Final = {
+    "backend": _BACKEND.size,
+    "client_key": _CLIENT_KEY.size,
+    "client_value": _CLIENT_VALUE.size,
+    "flow": _FLOW.size,
+    "slot_range": _SLOT_RANGE.size,
+    "interface": _INTERFACE.size,
+    "service": _SLOT_RANGE.size,
+    "backend_stats": _STATS.size,
+}
+"""Bytes of each record, by the name of its C structure."""
+
+
+def service_record(table: int) -> bytes:
+    """``struct service``: ``table`` is the Maglev table that counts."""
+    return _SLOT_RANGE.pack(table, 0)
