@@ -73,7 +73,7 @@ static __always_inline bool source_is_sane(__be32 source)
 static __always_inline enum verdict request_open(const struct packet *pkt,
 						 const struct client_key *key, struct path *path)
 {
-	if (!source_is_sane(pkt->ip->source) || !pkt->udp->source)
+	if (!source_is_sane(pkt->ip->source))
 		return DROP_MARTIAN;
 	path->number = select_backend(pkt);
 	path->backend = backends.lookup(&path->number);

@@ -84,6 +84,7 @@ class Balancer:
     def _stop(self, running: Running) -> Stopped:
         machine = self._machine
         names = []
+        maps = machine.map_ids(running.program_id)
         for item in running.state.interfaces:
             name = machine.interface_name(item.index)
             if name is None:
@@ -92,6 +93,7 @@ class Balancer:
             machine.detach(item.index, name, running.program_id, item.mode)
         for restore in running.state.restore:
             machine.restore(restore)
+        machine.await_freed(maps)
         return Stopped(tuple(names), running.program_id)
 
     def status(self) -> list[BalancerStatus]:

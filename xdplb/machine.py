@@ -83,6 +83,12 @@ class Machine(Protocol):
     def detach(self, ifindex: int, name: str, program_id: int, mode: Mode) -> None:
         """Take the program off one interface."""
 
+    def map_ids(self, program_id: int) -> list[int]:
+        """The kernel's numbers for the maps that a program holds."""
+
+    def await_freed(self, map_ids: Sequence[int]) -> None:
+        """Return when the kernel has freed these maps, or after a second."""
+
     def program_id(self, program_fd: int) -> int:
         """The kernel's number for a program."""
 

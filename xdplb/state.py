@@ -121,5 +121,13 @@ class State:
         )
 
 
+def interface_indexes(data: bytes) -> list[int]:
+    """The interfaces in the text of a ``meta`` map of any format; none if it has none."""
+    try:
+        return [int(item["index"]) for item in json.loads(data.rstrip(b"\0"))["interfaces"]]
+    except (ValueError, KeyError, TypeError):
+        return []
+
+
 def _ranges(values: list[dict[str, int]]) -> tuple[PortRange, ...]:
     return tuple(PortRange(item["first"], item["last"]) for item in values)

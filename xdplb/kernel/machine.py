@@ -149,11 +149,12 @@ class Machine:
         found = []
         for number in program.ours():
             with self._maps(number) as maps:
+                on = [program.attached(index) for index in tables.read_interfaces(maps)]
+                if not any(item is not None and item.program_id == number for item in on):
+                    continue  # in another namespace, on its way up or down, or not ours
                 state = tables.read_meta(maps)
-                on = [program.attached(item.index) for item in state.interfaces]
-                if any(item is not None and item.program_id == number for item in on):
-                    records = tables.read_backends(maps, state)
-                    found.append(Running(number, program.tag(number), state, tuple(records)))
+                records = tables.read_backends(maps, state)
+                found.append(Running(number, program.tag(number), state, tuple(records)))
         return found
 
     @contextmanager
@@ -213,6 +214,14 @@ class Machine:
     def detach(self, ifindex: int, name: str, program_id: int, mode: Mode) -> None:
         """Take the program off one interface."""
         program.detach(ifindex, name, program_id, mode)
+
+    def map_ids(self, program_id: int) -> list[int]:
+        """The kernel's numbers for the maps that a program holds."""
+        return program.map_ids(program_id)
+
+    def await_freed(self, map_ids: Sequence[int]) -> None:
+        """Return when the kernel has freed these maps, or after a second."""
+        program.await_freed(map_ids)
 
     def program_id(self, program_fd: int) -> int:
         """The kernel's number for a program."""

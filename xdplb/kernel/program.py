@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from typing import TYPE_CHECKING, Final
 
-from xdplb.errors import AttachError, BusyError, LoadError, PrivilegeError, TableError
+from xdplb.errors import AttachError, BusyError, LoadError, PrivilegeError
 from xdplb.facts import Attached
 from xdplb.kernel import libbpf
 from xdplb.model import Mode
 from xdplb.source import FUNCTION
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from xdplb.kernel.compiler import ObjectCode
 
 _LOG_SIZE: Final = 1 << 20
 _LOG_LINES: Final = 12
+_FREE_WITHIN_S: Final = 1.0
+_FREE_POLL_S: Final = 0.002
+
+META: Final = "meta"
+"""The map that every balancer has, with its own description."""
+
 _MODE_FLAG: Final = {Mode.NATIVE: libbpf.XDP_DRV_MODE, Mode.GENERIC: libbpf.XDP_SKB_MODE}
 
 
@@ -202,21 +209,33 @@ def tag(number: int) -> str:
         os.close(fd)
 
 
-def open_maps(number: int) -> Descriptors:
-    """Open the maps of a program.
-
-    Raises:
-        TableError: The program has gone meanwhile.
-    """
+def map_ids(number: int) -> list[int]:
+    """The ids of a program's maps; none if it has gone."""
     fd = libbpf.program_fd(number)
     if fd is None:
-        raise TableError(f"program {number} has gone meanwhile", "run the command again")
-    maps = Descriptors()
+        return []
     try:
-        for map_id in libbpf.program_info(fd)[1]:
-            map_fd = libbpf.map_fd(map_id)
-            if map_fd is not None:
-                maps.add(libbpf.map_info(map_fd).name.decode(), map_fd)
+        return libbpf.program_info(fd)[1]
     finally:
         os.close(fd)
+
+
+def await_freed(ids: Sequence[int]) -> None:
+    """Wait until these maps are gone: the kernel frees them a little after the program."""
+    deadline = time.monotonic() + _FREE_WITHIN_S
+    for number in ids:
+        while (fd := libbpf.map_fd(number)) is not None:
+            os.close(fd)
+            if time.monotonic() > deadline:
+                return
+            time.sleep(_FREE_POLL_S)
+
+
+def open_maps(number: int) -> Descriptors:
+    """Open the maps of a program; none if it has gone."""
+    maps = Descriptors()
+    for map_id in map_ids(number):
+        map_fd = libbpf.map_fd(map_id)
+        if map_fd is not None:
+            maps.add(libbpf.map_info(map_fd).name.decode(), map_fd)
     return maps

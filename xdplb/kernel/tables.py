@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final
 from xdplb import wire
 from xdplb.errors import LoadError, TableError
 from xdplb.kernel import libbpf
-from xdplb.kernel.program import Descriptors
+from xdplb.kernel.program import META, Descriptors
 from xdplb.selection import MAGLEV_SIZE
-from xdplb.state import State
+from xdplb.state import State, interface_indexes
 from xdplb.wire import BackendRecord, FlowCode, StatsRecord
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from xdplb.kernel.compiler import ObjectCode
     from xdplb.plan import Plan
 
-META: Final = "meta"
 KEPT: Final = ("client_port", "reverse_lookup", "verdicts", "backend_stats")
 """The maps that outlive a program when ``up`` replaces it: flows and counters."""
 
@@ -253,19 +252,25 @@ def add_meta(maps: Descriptors, state: State, program_fd: int) -> None:
         ) from error
 
 
+def _meta_text(maps: Descriptors) -> bytes:
+    if META not in maps:
+        return b""
+    size = libbpf.map_info(maps[META]).value_size
+    return libbpf.lookup(maps[META], wire.U32.pack(0), size) or b""
+
+
+def read_interfaces(maps: Descriptors) -> list[int]:
+    """The interfaces that a balancer of any version says it sits on; none if it is no balancer."""
+    return interface_indexes(_meta_text(maps))
+
+
 def read_meta(maps: Descriptors) -> State:
     """What the balancer knows of itself.
 
     Raises:
-        TableError: There is no such map, or it is of another version.
+        TableError: It is of another version.
     """
-    if META not in maps:
-        raise TableError(
-            "a program named xdplb is attached that has no description of itself",
-            "it is not from this xdplb; nothing was changed",
-        )
-    size = libbpf.map_info(maps[META]).value_size
-    state = State.from_bytes(libbpf.lookup(maps[META], wire.U32.pack(0), size) or b"")
+    state = State.from_bytes(_meta_text(maps))
     for name, sizes in _RECORDS.items():
         _refuse_other(name, maps[name], *sizes)
     return state
