@@ -175,51 +175,66 @@ static __always_inline void flow_forget(const struct flow *flow, u64 owner, __be
 }
 
 /*
- * Claim a free record toward backend number @number, for a packet at @now.
+ * Look for a free record of @backend and claim it with @claimed. True with its offset and
+ * the word it had; false when none was free.
  *
  * Starts at a random place, so that nobody outside can tell the next port (RFC 6056),
  * and looks at PROBE_WINDOWS windows spread over the whole range: all of a range of up
- * to PROBE_WINDOWS * PROBE_WINDOW records. Returns the record, its port in @port, or
- * NULL when none was free.
+ * to PROBE_WINDOWS * PROBE_WINDOW records.
  */
-static __always_inline struct flow *flow_claim(const struct backend *backend, u32 number, u32 now,
-					       __be16 *port)
+static __always_inline bool flow_probe(const struct backend *backend, u32 now, u64 claimed,
+				       u32 *offset, u64 *owner)
 {
 	u32 count = backend->slot_count;
 	u32 start = (u64)bpf_get_prandom_u32() * count >> 32;
 	u32 stride = count / PROBE_WINDOWS;
-	u64 claimed = owner_word(now, number, FLOW_CLAIMED, backend->generation);
 
 	if (stride < PROBE_WINDOW)
 		stride = PROBE_WINDOW;
 #pragma clang loop unroll(disable)
 	for (u32 probe = 0; probe < PROBE_WINDOWS * PROBE_WINDOW; probe++) {
-		u32 offset = start + probe / PROBE_WINDOW * stride + probe % PROBE_WINDOW;
+		u32 place = start + probe / PROBE_WINDOW * stride + probe % PROBE_WINDOW;
 		struct flow *flow;
 		u32 index;
-		u64 owner;
 
-		if (offset >= count)
-			offset -= count;
-		if (offset >= count)
-			offset -= count;
-		if (offset >= count)
-			continue;
-		index = backend->slot_first + offset;
+		place = place >= count ? place - count : place;
+		place = place >= count ? place - count : place;
+		index = backend->slot_first + place;
 		flow = reverse_lookup.lookup(&index);
-		if (!flow)
-			return NULL;
-		owner = flow->owner;
-		if (!owner_is_free(owner, now))
+		if (!flow || place >= count)
 			continue;
-		if (__sync_val_compare_and_swap(&flow->owner, owner, claimed) != owner)
-			continue;
-		*port = nat_port(offset);
-		if (owner_state(owner) != FLOW_FREE)
-			flow_forget(flow, owner, *port);
-		return flow;
+		*offset = place;
+		*owner = flow->owner;
+		if (owner_is_free(*owner, now) &&
+		    __sync_val_compare_and_swap(&flow->owner, *owner, claimed) == *owner)
+			return true;
 	}
-	return NULL;
+	return false;
+}
+
+/*
+ * Claim a free record toward backend number @number, for a packet at @now. Returns the
+ * record, its port in @port, or NULL when none was free. The record is looked up anew
+ * after the search, so that the verifier need not follow each place of it to the end.
+ */
+static __always_inline struct flow *flow_claim(const struct backend *backend, u32 number, u32 now,
+					       __be16 *port)
+{
+	u64 claimed = owner_word(now, number, FLOW_CLAIMED, backend->generation);
+	struct flow *flow;
+	u32 offset, index;
+	u64 owner;
+
+	if (!flow_probe(backend, now, claimed, &offset, &owner))
+		return NULL;
+	index = backend->slot_first + offset;
+	flow = reverse_lookup.lookup(&index);
+	if (!flow)
+		return NULL;
+	*port = nat_port(offset);
+	if (owner_state(owner) != FLOW_FREE)
+		flow_forget(flow, owner, *port);
+	return flow;
 }
 
 /*

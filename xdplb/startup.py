@@ -229,7 +229,7 @@ def _start_in(machine: Machine, scene: Scene, mode: Mode, watched: Sequence[Rest
         share = shares_ports(scene.request.ports, scene.ephemeral)
         code = machine.compile(constants(plan, shares_ports=share))
         plan = with_macs(plan, machine.neighbours([port.index for port in ports]))
-        state = _describe(plan, machine.namespace(), [*watched, *changed])
+        state = describe(plan, machine.namespace(), [*watched, *changed])
         program_fd = machine.load(code, plan, state, scene.old)
         undo.callback(os.close, program_fd)
         _attach(machine, scene, ports, program_fd, undo)
@@ -283,7 +283,14 @@ def _facts(scene: Scene, ports: tuple[Port, ...]) -> Facts:
     )
 
 
-def _describe(plan: Plan, namespace: int, restore: Sequence[Restore]) -> State:
+def describe(plan: Plan, namespace: int, restore: Sequence[Restore]) -> State:
+    """What the balancer is to know of itself.
+
+    Args:
+        plan: What runs.
+        namespace: Inode of the network namespace.
+        restore: What ``down`` has to undo.
+    """
     request, facts = plan.request, plan.facts
     return State(
         netns=namespace,

@@ -1,0 +1,27 @@
+"""What the floor of single packets shares."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from xdplb.kernel import netns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def private_network() -> Iterator[None]:
+    """A network namespace without anybody's sockets, for the time of one test."""
+    home = os.open("/proc/self/ns/net", os.O_RDONLY)
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.unshare(netns.CLONE_NEWNET) == 0
+    try:
+        yield
+    finally:
+        assert libc.setns(home, netns.CLONE_NEWNET) == 0
+        os.close(home)

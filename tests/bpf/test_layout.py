@@ -1,0 +1,232 @@
+"""The C structures and their Python twins are the same bytes; the program stays in bounds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from bpf_harness import Loaded, make_request, reservation
+from packets import CLIENT, SERVICE, udp
+
+from xdplb import source, wire
+from xdplb.kernel import clock
+from xdplb.model import Hash, Mode
+from xdplb.plan import constants
+from xdplb.wire import BackendCode, FlowCode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FIELDS = """
+import ctypes, json, os, sys
+os.environ["BCC_KERNEL_SOURCE"] = sys.argv[1]
+from bcc import BPF
+
+def fields(kind):
+    if not hasattr(kind, "_fields_"):
+        return []
+    return [[f[0], getattr(kind, f[0]).offset, getattr(kind, f[0]).size] for f in kind._fields_]
+
+module = BPF(text=sys.stdin.read())
+names = sys.argv[2].split(",")
+json.dump({name: {"key": [ctypes.sizeof(module[name].Key), fields(module[name].Key)],
+                  "leaf": [ctypes.sizeof(module[name].Leaf), fields(module[name].Leaf)]}
+           for name in names}, sys.stdout)
+"""
+
+RECORDS: dict[tuple[str, str], tuple[bytes, dict[str, bytes]]] = {
+    ("backends", "leaf"): (
+        wire.BackendRecord(
+            mac=bytes.fromhex("010203040506"),
+            address=IPv4Address("7.8.9.10"),
+            port=0x0B0C,
+            state=BackendCode.DOWN,
+            generation=0x0D,
+            slot_first=0x11121314,
+            slot_count=0x21222324,
+            ifindex=0x31323334,
+            interface=0x4142,
+            weight=0x5152,
+            next_hop=IPv4Address("97.98.99.100"),
+            next_neighbour=0x6162,
+            mac_is_fixed=True,
+        ).pack(),
+        {
+            "mac": bytes.fromhex("0102030405060000"),
+            "address": bytes((7, 8, 9, 10)),
+            "port": b"\x0b\x0c",
+            "state": b"\x03",
+            "generation": b"\x0d",
+            "slot_first": (0x11121314).to_bytes(4, sys.byteorder),
+            "slot_count": (0x21222324).to_bytes(4, sys.byteorder),
+            "ifindex": (0x31323334).to_bytes(4, sys.byteorder),
+            "interface": (0x4142).to_bytes(2, sys.byteorder),
+            "weight": (0x5152).to_bytes(2, sys.byteorder),
+            "next_hop": bytes((97, 98, 99, 100)),
+            "next_neighbour": (0x6162).to_bytes(2, sys.byteorder),
+            "mac_is_fixed": b"\x01",
+            "reserved": bytes(25),
+        },
+    ),
+    ("client_port", "key"): (
+        wire.ClientKey(IPv4Address("1.2.3.4"), 0x0506, IPv4Address("7.8.9.10"), 0x0B0C).pack(),
+        {
+            "client": bytes((1, 2, 3, 4)),
+            "service": bytes((7, 8, 9, 10)),
+            "client_port": b"\x05\x06",
+            "service_port": b"\x0b\x0c",
+            "protocol": b"\x11",
+            "reserved": bytes(3),
+        },
+    ),
+    ("client_port", "leaf"): (
+        wire.ClientValue(0x0102, 0x0304, 0x050607, 0x08).pack(),
+        {
+            "nat_port": b"\x01\x02",
+            "backend": (0x0304).to_bytes(2, sys.byteorder),
+            "seen": (0x05060708).to_bytes(4, sys.byteorder),
+        },
+    ),
+    ("reverse_lookup", "leaf"): (
+        wire.FlowRecord(
+            wire.Owner(0x01020304, 0x0506, FlowCode.ANSWERED, 0x08),
+            IPv4Address("9.10.11.12"),
+            0x0D0E,
+            0x0F10,
+            bytes.fromhex("111213141516"),
+            0x1718,
+        ).pack(),
+        {
+            "owner": (0x08_03_0506_01020304).to_bytes(8, sys.byteorder),
+            "client": bytes((9, 10, 11, 12)),
+            "client_port": b"\x0d\x0e",
+            "service_port": b"\x0f\x10",
+            "client_mac": bytes.fromhex("111213141516"),
+            "interface": (0x1718).to_bytes(2, sys.byteorder),
+        },
+    ),
+    ("backend_ports", "leaf"): (
+        wire.SlotRangeRecord(0x01020304, 0x05060708).pack(),
+        {
+            "first": (0x01020304).to_bytes(4, sys.byteorder),
+            "count": (0x05060708).to_bytes(4, sys.byteorder),
+        },
+    ),
+    ("services", "leaf"): (
+        wire.service_record(0x01020304),
+        {"table": (0x01020304).to_bytes(4, sys.byteorder), "reserved": bytes(4)},
+    ),
+    ("interfaces", "leaf"): (
+        wire.InterfaceRecord(bytes.fromhex("010203040506"), 0x0708090A, redirect=True).pack(),
+        {
+            "mac": bytes.fromhex("0102030405060000"),
+            "ifindex": (0x0708090A).to_bytes(4, sys.byteorder),
+            "redirect": (1).to_bytes(4, sys.byteorder),
+        },
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def compiled() -> dict[str, dict[str, Any]]:
+    """Sizes and fields as BCC reads them from the C text."""
+    names = ",".join(sorted({name for name, _ in RECORDS}))
+    done = subprocess.run(
+        [sys.executable, "-c", FIELDS, f"{source.headers()}", names],
+        input=source.text(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    result: dict[str, dict[str, Any]] = json.loads(done.stdout)
+    return result
+
+
+@pytest.mark.parametrize("which", RECORDS, ids=".".join)
+def test_a_record_is_the_same_in_c_and_in_python(
+    compiled: dict[str, dict[str, Any]], which: tuple[str, str]
+) -> None:
+    packed, expected = RECORDS[which]
+    size, fields = compiled[which[0]][which[1]]
+    assert len(packed) == size
+    assert {name: packed[at : at + length] for name, at, length in fields} == expected
+
+
+def test_the_tick_is_the_same_in_c_and_in_python() -> None:
+    text = (source.directory() / "config.h").read_text()
+    assert f"#define TICK_SHIFT {wire.TICK_SHIFT}\n" in text
+
+
+def test_the_clock_is_the_programs_own() -> None:
+    with Loaded() as balancer:
+        before = clock.ticks()
+        seen = balancer.flow(balancer.open()).owner.seen
+        assert before <= seen <= clock.ticks()
+
+
+REACHED: dict[str, Callable[[Loaded], bytes]] = {
+    "forward": lambda _: udp(),
+    "return": lambda balancer: balancer.answer(balancer.open()),
+    "pass_not_ours": lambda _: udp(dst="172.11.0.9"),
+    "pass_fragment": lambda _: udp(ip={"frag": 5}),
+    "drop_malformed": lambda _: udp(header={"len": 7}),
+    "drop_fragment": lambda _: udp(ip={"flags": "MF"}),
+    "drop_ttl": lambda _: udp(ip={"ttl": 1}),
+    "drop_martian": lambda _: udp(src="127.0.0.1"),
+    "drop_no_backend": lambda balancer: _with_backend(balancer, state=BackendCode.DOWN),
+    "drop_unresolved": lambda balancer: _with_backend(balancer, mac=None),
+    "drop_no_port": lambda balancer: _with_backend(balancer, slot_count=0),
+}
+ELSEWHERE = {"pass_socket": "test_pass.py", "drop_table_full": "test_flow_table.py"}
+
+
+def _with_backend(balancer: Loaded, **fields: object) -> bytes:
+    for number in (0, 1):
+        balancer.change_backend(number, **fields)
+    return udp()
+
+
+@pytest.mark.parametrize("verdict", REACHED)
+def test_the_verdict_is_reached(verdict: str) -> None:
+    with Loaded() as balancer:
+        packet = REACHED[verdict](balancer)
+        assert balancer.run(packet).verdict == verdict
+
+
+def test_every_verdict_has_a_test() -> None:
+    assert {*REACHED, *ELSEWHERE} == set(source.verdicts())
+    for verdict, name in ELSEWHERE.items():
+        assert f'"{verdict}"' in (Path(__file__).parent / name).read_text()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"mode": Mode.GENERIC},
+        {"hash": Hash.FIVE_TUPLE},
+        {"reservations": (reservation(CLIENT, 5555, 6666),)},
+        {"mode": Mode.GENERIC, "reservations": (reservation(CLIENT, 5555, 6666),)},
+    ],
+    ids=["default", "generic", "5-tuple", "reservation", "generic and reservation"],
+)
+def test_the_verifier_has_room_to_spare(options: dict[str, Any]) -> None:
+    """It gives up at a million instructions; growth should be noticed long before."""
+    with Loaded(make_request(**options), shares_ports=True) as balancer:
+        info = Path(f"/proc/self/fdinfo/{balancer.fd}").read_text()
+        verified = int(info.split("verified_insns:")[1].split()[0])
+        assert verified < 300_000
+        assert balancer.plan.facts.service == IPv4Address(SERVICE)
+
+
+def test_flags_are_numbers_only() -> None:
+    with Loaded(make_request("172.11.0.20", reservations=())) as balancer:
+        for flag in constants(balancer.plan, shares_ports=True):
+            value = flag.split("=", 1)[1]
+            allowed = set("0123456789ULRANGE(), ")
+            assert set(value) <= allowed, flag

@@ -1,0 +1,204 @@
+"""The program in the kernel, with maps, but on no interface: packet in, verdict and bytes out."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from functools import cache
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING, Any, Self
+
+from packets import CLIENT, OUR_MAC, SERVICE, backend_mac, udp
+
+from xdplb import source, wire
+from xdplb.kernel import clock, libbpf, program, reservations, tables
+from xdplb.kernel.compiler import Compiler, ObjectCode
+from xdplb.model import Backend, Endpoint, Mode, PortRange, Request, Reservation
+from xdplb.plan import Facts, Hop, Plan, Port, constants, make_plan
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from xdplb.kernel.program import Descriptors
+
+XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX, XDP_REDIRECT = range(5)
+EPHEMERAL = PortRange(32768, 60999)
+KEYS = (0x0123456789ABCDEF, 0xFEDCBA9876543211)
+LOOPBACK = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one packet."""
+
+    verdict: str
+    action: int
+    packet: bytes
+
+
+@cache
+def _compiled(flags: tuple[str, ...]) -> ObjectCode:
+    with Compiler(source.headers()) as compiler:
+        return compiler.compile(source.text(), ["-Wall", "-Werror", *flags], source.FUNCTION)
+
+
+def make_request(*backends: str, **options: Any) -> Request:
+    """A request for backends written ``ADDR`` or ``ADDR:PORT``."""
+    items = []
+    for text in backends or ("172.11.0.20", "172.11.0.21"):
+        address, _, port = text.partition(":")
+        items.append(Backend(IPv4Address(address), int(port) if port else None))
+    return Request(interfaces=("lo",), backends=tuple(items), **options)
+
+
+def reservation(client: str, port: int, nat_port: int) -> Reservation:
+    """A reserved mapping."""
+    return Reservation(Endpoint(IPv4Address(client), port), nat_port)
+
+
+class Loaded:
+    """A balancer that only ``run`` feeds. Backend number n is at ``backend_mac(n)``."""
+
+    def __init__(
+        self, request: Request | None = None, *, shares_ports: bool = False, **facts: Any
+    ) -> None:
+        """Compile (once for each set of constants), create and fill the maps, load."""
+        request = request or make_request()
+        mode = Mode.GENERIC if request.mode is Mode.GENERIC else Mode.NATIVE
+        mac = bytes.fromhex(OUR_MAC.replace(":", ""))
+        ports = facts.pop("ports", (Port("lo", LOOPBACK, mac, mode, redirect=False),))
+        self.flags = facts.pop("flags", ())
+        hops = {item.address: Hop(item.address, 0) for item in request.backends}
+        known = Facts(
+            service=request.service or IPv4Address(SERVICE),
+            ports=ports,
+            hops={**hops, **facts.pop("hops", {})},
+            ephemeral=EPHEMERAL,
+            hash_keys=KEYS,
+            **facts,
+        )
+        self.plan = self._with_macs(make_plan(request, known))
+        code = _compiled((*constants(self.plan, shares_ports=shares_ports), *self.flags))
+        self.maps: Descriptors = tables.create(self.plan, code, None)
+        tables.fill(self.maps, self.plan)
+        reservations.reserve(self.maps, self.plan, None)
+        self.fd = program.load(code, self.maps)
+
+    @staticmethod
+    def _with_macs(plan: Plan) -> Plan:
+        records = [
+            record._replace(mac=bytes.fromhex(backend_mac(number).replace(":", "")))
+            for number, record in enumerate(plan.records)
+        ]
+        return replace(plan, records=tuple(records))
+
+    def __enter__(self) -> Self:
+        """Return the balancer itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Free program and maps."""
+        self.close()
+
+    def close(self) -> None:
+        """Free program and maps."""
+        os.close(self.fd)
+        self.maps.close()
+
+    def run(self, packet: bytes) -> Result:
+        """Give one packet to the program."""
+        before = self.verdicts()
+        action, out = libbpf.run_once(self.fd, packet, room=70000)
+        counted = {
+            name: count - before[name]
+            for name, count in self.verdicts().items()
+            if count != before[name]
+        }
+        assert len(counted) == 1, f"one packet, counted as {counted}"
+        ((verdict, times),) = counted.items()
+        assert times == 1
+        SEEN_VERDICTS.add(verdict)
+        return Result(verdict, action, out)
+
+    def verdicts(self) -> dict[str, int]:
+        """Packets by verdict."""
+        return tables.read_verdicts(self.maps, source.verdicts())
+
+    def backend(self, number: int) -> wire.BackendRecord:
+        """A backend as it stands in the map."""
+        data = libbpf.lookup(self.maps["backends"], wire.U32.pack(number), 64)
+        assert data is not None
+        return wire.BackendRecord.unpack(data)
+
+    def change_backend(self, number: int, **fields: Any) -> None:
+        """Write some fields of a backend."""
+        tables.write_backend(self.maps, number, self.backend(number)._replace(**fields))
+
+    def index(self, client: str = CLIENT, port: int = 5555, dport: int = 53) -> wire.ClientValue:
+        """Where the flow of a client leads."""
+        key = wire.ClientKey(IPv4Address(client), port, IPv4Address(SERVICE), dport)
+        data = libbpf.lookup(self.maps["client_port"], key.pack(), 8)
+        assert data is not None, f"no flow of {client}:{port}"
+        return wire.ClientValue.unpack(data)
+
+    def flow_place(self, value: wire.ClientValue) -> int:
+        """The index in reverse_lookup that an entry of client_port leads to."""
+        offset = self.plan.pool.offset(value.nat_port)
+        assert offset is not None
+        return self.backend(value.backend).slot_first + offset
+
+    def flow(self, value: wire.ClientValue) -> wire.FlowRecord:
+        """The record that an entry of client_port leads to."""
+        return tables.read_flow(self.maps, self.flow_place(value))
+
+    def age(self, seconds: float, client: str = CLIENT, port: int = 5555, dport: int = 53) -> None:
+        """Let the flow of a client look as if it had been idle for so long."""
+        value = self.index(client, port, dport)
+        ticks = round(seconds * wire.TICKS_PER_S)
+        flow = self.flow(value)
+        owner = flow.owner._replace(seen=(clock.ticks() - ticks) & 0xFFFFFFFF)
+        libbpf.update(
+            self.maps["reverse_lookup"],
+            wire.U32.pack(self.flow_place(value)),
+            flow._replace(owner=owner).pack(),
+        )
+        key = wire.ClientKey(IPv4Address(client), port, IPv4Address(SERVICE), dport)
+        libbpf.update(
+            self.maps["client_port"], key.pack(), value._replace(seen=owner.seen & 0xFFFFFF).pack()
+        )
+
+    def entries(self) -> dict[wire.ClientKey, wire.ClientValue]:
+        """The whole of client_port."""
+        keys, values = libbpf.lookup_all(self.maps["client_port"], 16, 8, self.plan.capacity)
+        return {
+            wire.ClientKey.unpack(keys[at * 16 : at * 16 + 16]): wire.ClientValue.unpack(
+                values[at * 8 : at * 8 + 8]
+            )
+            for at in range(len(keys) // 16)
+        }
+
+    def open(self, client: str = CLIENT, port: int = 5555, dport: int = 53) -> wire.ClientValue:
+        """Let a client send one datagram, and return where its flow leads."""
+        assert self.run(udp(src=client, sport=port, dport=dport)).verdict == "forward"
+        return self.index(client, port, dport)
+
+    def answer(self, value: wire.ClientValue, payload: bytes = b"answer", **more: Any) -> bytes:
+        """What the backend of a flow sends back."""
+        record = self.backend(value.backend)
+        fields = {
+            "src": f"{record.address}",
+            "sport": record.port or 53,
+            "dport": value.nat_port,
+            "ether": {"src": backend_mac(value.backend)},
+            **more,
+        }
+        return udp(payload, **fields)
+
+
+SEEN_VERDICTS: set[str] = set()
+"""Every verdict that any test has met."""

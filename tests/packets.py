@@ -1,0 +1,94 @@
+"""Packets made by scapy, which computes every checksum that we compare with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import ARP, Ether
+
+OUR_MAC = "02:00:00:00:00:01"
+CLIENT_MAC = "02:00:00:00:00:22"
+BACKEND_MAC = "02:00:00:00:01:00"
+"""The MAC address of backend number 0; number n has n in the last byte."""
+
+SERVICE = "172.11.0.1"
+CLIENT = "172.11.0.22"
+
+
+def backend_mac(number: int) -> str:
+    """What backend ``number`` of the harness is reached at."""
+    return f"02:00:00:00:01:{number:02x}"
+
+
+def udp(
+    payload: bytes = b"hello",
+    *,
+    src: str = CLIENT,
+    sport: int = 5555,
+    dst: str = SERVICE,
+    dport: int = 53,
+    ether: dict[str, Any] | None = None,
+    ip: dict[str, Any] | None = None,
+    header: dict[str, Any] | None = None,
+) -> bytes:
+    """A datagram, by default from the client to the service, as it lies on the wire."""
+    frame = Ether(**{"src": CLIENT_MAC, "dst": OUR_MAC, **(ether or {})})
+    packet = IP(**{"src": src, "dst": dst, "ttl": 64, "id": 0x1234, **(ip or {})})
+    return bytes(
+        frame / packet / UDP(**{"sport": sport, "dport": dport, **(header or {})}) / payload
+    )
+
+
+def readdressed(packet: bytes, *, keep_checksum: int | None = None, **fields: Any) -> bytes:
+    """``packet`` as a NAT should send it on, checksums computed anew.
+
+    Args:
+        packet: What came in.
+        keep_checksum: A UDP checksum to have instead of the right one.
+        fields: src, dst, sport, dport, smac, dmac; what is left out stays.
+    """
+    frame = Ether(packet)
+    datagram = frame[UDP]
+    address = frame[IP]
+    frame.src = fields.get("smac", frame.src)
+    frame.dst = fields.get("dmac", frame.dst)
+    address.src = fields.get("src", address.src)
+    address.dst = fields.get("dst", address.dst)
+    datagram.sport = fields.get("sport", datagram.sport)
+    datagram.dport = fields.get("dport", datagram.dport)
+    address.ttl -= 1
+    del address.chksum
+    if keep_checksum is None:
+        del datagram.chksum
+    else:
+        datagram.chksum = keep_checksum
+    return bytes(frame)
+
+
+def udp_checksum(packet: bytes) -> int:
+    """The UDP checksum that stands in ``packet``."""
+    return int(Ether(packet)[UDP].chksum)
+
+
+def pseudo_sum(packet: bytes) -> int:
+    """The folded sum of the pseudo-header: what a sender leaves to its device."""
+    frame = Ether(packet)
+    words = (
+        frame[IP].src.split(".") + frame[IP].dst.split(".") + ["0", "17"]
+        + [str(frame[UDP].len >> 8), str(frame[UDP].len & 0xFF)]
+    )  # fmt: skip
+    total = sum(
+        int(high) << 8 | int(low) for high, low in zip(words[::2], words[1::2], strict=True)
+    )
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return total
+
+
+def arp_reply(address: str, mac: str, *, source: str | None = None, op: int = 2) -> bytes:
+    """An answer to ARP for ``address``, padded as Ethernet wants."""
+    frame = Ether(src=source or mac, dst=OUR_MAC) / ARP(
+        op=op, hwsrc=mac, psrc=address, hwdst=OUR_MAC, pdst=SERVICE
+    )
+    return bytes(frame).ljust(60, b"\0")
