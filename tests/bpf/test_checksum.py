@@ -115,15 +115,11 @@ def test_no_checksum_stays_none(either: Loaded) -> None:
 
 def test_a_checksum_that_comes_to_zero_is_sent_as_all_ones(either: Loaded) -> None:
     either.open()
-    met = 0
-    probe = forwarded(either, udp(b"\0\0"))
-    word = udp_checksum(probe)  # this payload makes the sum come to 0xffff, its complement to 0
-    for payload in (word.to_bytes(2, "big"),):
-        packet = udp(payload)
-        result = either.run(packet).packet
-        assert result == forwarded(either, packet)
-        met += udp_checksum(result) == 0xFFFF
-    assert met == 1
+    word = udp_checksum(forwarded(either, udp(b"\0\0")))
+    packet = udp(word.to_bytes(2, "big"))  # the sum comes to 0xffff, its complement to 0
+    result = either.run(packet).packet
+    assert result == forwarded(either, packet)
+    assert udp_checksum(result) == 0xFFFF
 
 
 def test_a_partial_checksum_that_comes_to_zero_is_sent_as_all_ones(native: Loaded) -> None:

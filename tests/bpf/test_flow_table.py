@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,9 +12,11 @@ from packets import udp
 
 from xdplb import wire
 from xdplb.kernel import clock, libbpf, tables
+from xdplb.startup import describe
 from xdplb.wire import FlowCode
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Iterator
 
     from xdplb.wire import ClientValue
@@ -142,20 +145,16 @@ def test_an_index_entry_that_leads_nowhere_is_replaced(small: Loaded) -> None:
 def test_a_full_index_is_counted_by_its_own_name() -> None:
     with Loaded(make_request("172.11.0.20", max_flows=16)) as balancer:
         for number in range(16):
-            key = wire.ClientKey(
-                balancer.backend(0).address, number + 1, balancer.backend(0).address, 1
-            )
+            key = wire.ClientKey(IPv4Address("10.9.9.9"), number + 1, IPv4Address("10.9.9.8"), 1)
             value = wire.ClientValue(1, 0, 0, 0)
             libbpf.update(balancer.maps["client_port"], key.pack(), value.pack())
         result = balancer.run(udp())
         assert (result.verdict, result.action) == ("drop_table_full", XDP_DROP)
-        assert tables.flows_by_backend(balancer.maps, _state(balancer), clock.ticks()) == {}
+        assert _live(balancer) == {}
 
 
-def _state(balancer: Loaded) -> tables.State:
-    from xdplb.startup import describe  # noqa: PLC0415 - the one use here
-
-    return describe(balancer.plan, 0, ())
+def _live(balancer: Loaded) -> Counter[int]:
+    return tables.flows_by_backend(balancer.maps, describe(balancer.plan, 0, ()), clock.ticks())
 
 
 def test_live_flows_are_counted_by_backend_and_idle_ones_are_not() -> None:
@@ -163,7 +162,7 @@ def test_live_flows_are_counted_by_backend_and_idle_ones_are_not() -> None:
         opened = [balancer.open(f"10.0.{number}.1") for number in range(100)]
         balancer.age(31, "10.0.7.1")
         balancer.age(31, "10.0.8.1")
-        live = tables.flows_by_backend(balancer.maps, _state(balancer), clock.ticks())
+        live = _live(balancer)
         assert sum(live.values()) == 98
         assert sum(value.backend == 0 for value in opened) - live[0] <= 2
 

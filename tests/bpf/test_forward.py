@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,7 +21,7 @@ from packets import (
 from scapy.layers.inet import IPOption_RR, IPOption_Timestamp
 
 from xdplb import wire
-from xdplb.kernel import libbpf
+from xdplb.kernel import libbpf, tables
 from xdplb.model import Hash, PortRange
 from xdplb.plan import Port
 from xdplb.selection import select_slot
@@ -89,7 +90,7 @@ def test_every_client_port_gets_a_nat_port_of_its_own(balancer: Loaded) -> None:
 def test_nat_ports_come_from_the_pool_and_in_no_order(balancer: Loaded) -> None:
     ports = [balancer.open(port=port).nat_port for port in range(2000, 2200)]
     assert all(balancer.plan.pool.offset(port) is not None for port in ports)
-    steps = [after - before for before, after in zip(ports, ports[1:], strict=False)]
+    steps = [after - before for before, after in pairwise(ports)]
     assert sum(0 < step < 100 for step in steps) < 20
 
 
@@ -225,15 +226,8 @@ def test_the_traffic_of_a_backend_is_counted_in_ip_bytes(balancer: Loaded) -> No
     value = balancer.open()
     balancer.run(udp(b"x" * 100))
     balancer.run(udp(b"x" * 100) + bytes(7))
-    stats = tables_stats(balancer, value.backend)
+    stats = tables.read_stats(balancer.maps, value.backend)
     assert stats == (3, (28 + 5) + 2 * (28 + 100), 0, 0)
-
-
-def tables_stats(balancer: Loaded, number: int) -> tuple[int, ...]:
-    """The counters of a backend."""
-    from xdplb.kernel import tables  # noqa: PLC0415 - the one use here
-
-    return tables.read_stats(balancer.maps, number)
 
 
 def test_the_first_packet_teaches_the_way_back(balancer: Loaded) -> None:

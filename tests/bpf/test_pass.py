@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from bpf_harness import XDP_DROP, XDP_PASS, Loaded, make_request
@@ -150,7 +150,7 @@ def test_it_is_dropped_from_a_known_client_too(balancer: Loaded, name: str) -> N
     ],
 )
 def test_it_is_dropped_from_a_backend_too(
-    balancer: Loaded, verdict: str, change: dict[str, object]
+    balancer: Loaded, verdict: str, change: dict[str, Any]
 ) -> None:
     packet = balancer.answer(balancer.open(), **change)
     assert balancer.run(packet).verdict == verdict
