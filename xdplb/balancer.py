@@ -66,6 +66,10 @@ class Balancer:
             NotReadyError: A named interface carries no balancer.
         """
         self._machine.require_privileges()
+        with self._machine.lock():
+            return [self._stop(item) for item in self._chosen(interfaces)]
+
+    def _chosen(self, interfaces: Sequence[str]) -> list[Running]:
         running = self._machine.running()
         if interfaces:
             indexes = {self._machine.link(name).index for name in interfaces}
@@ -78,8 +82,8 @@ class Balancer:
                 raise NotReadyError(
                     f"no balancer on {', '.join(interfaces)}", "'xdplb status' shows where one is"
                 )
-            running = chosen
-        return [self._stop(item) for item in running]
+            return chosen
+        return running
 
     def _stop(self, running: Running) -> Stopped:
         machine = self._machine

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
     from ipaddress import IPv4Address
 
     from xdplb.facts import Attached, Link, Neighbour, Prepared, Running, Usage, Way
@@ -23,6 +24,9 @@ class Machine(Protocol):
 
     def require_privileges(self) -> None:
         """Raise PrivilegeError unless everything below is allowed."""
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Be the only one who changes balancers here; raises BusyError."""
 
     def link(self, name: str) -> Link:
         """The interface called ``name``."""

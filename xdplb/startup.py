@@ -69,8 +69,8 @@ def start(machine: Machine, request: Request) -> Report:
         XdplbError: And then everything is as it was.
     """
     machine.require_privileges()
-    scene = survey(machine, request)
-    with ExitStack() as undo:
+    with machine.lock(), ExitStack() as undo:
+        scene = survey(machine, request)
         watched = _watch_next_hops(machine, scene, undo)
         notes = []
         for mode in (modes := _modes(scene)):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -56,6 +57,13 @@ for command in (up, status, down):
     commands.add_command(command)
 
 
+def _end(number: int, frame: object) -> NoReturn:
+    """Let a signal end the process like an error does: what was begun is undone."""
+    del frame
+    sys.exit(128 + number)
+
+
 def main() -> None:
     """Run the command line and exit."""
+    signal.signal(signal.SIGTERM, _end)
     sys.exit(commands())

@@ -18,6 +18,7 @@ from xdplb.kernel.compiler import Compiler, ObjectCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from ipaddress import IPv4Address
     from types import TracebackType
 
@@ -87,6 +88,10 @@ class Machine:
                 effective = int(line.split()[1], 16)
                 if not (effective >> _CAP_SYS_ADMIN) & (effective >> _CAP_NET_ADMIN) & 1:
                     raise PrivilegeError("use BPF and change interfaces")
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Be the only one who changes balancers in this namespace."""
+        return netns.lock()
 
     # Interfaces and ways
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import socket
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from xdplb.errors import InvalidValueError, PrivilegeError
+from xdplb.errors import BusyError, InvalidValueError, PrivilegeError
 from xdplb.model import PortRange
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 CLONE_NEWNET: Final = 0x40000000
 _NAMED: Final = Path("/run/netns")
 _OWN: Final = Path("/proc/self/ns/net")
+_LOCK: Final = "\0xdplb"
 _EPHEMERAL: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
@@ -78,6 +80,29 @@ def inside(path: Path | None) -> Iterator[None]:
     finally:
         _setns(home)
         os.close(home)
+
+
+@contextmanager
+def lock() -> Iterator[None]:
+    """Be the only one who changes balancers in this namespace.
+
+    The lock is an abstract socket name: each namespace has its own, there is no file, and
+    the kernel frees it however the process ends (unix(7)).
+
+    Raises:
+        BusyError: Another process has it.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as holder:
+        try:
+            holder.bind(_LOCK)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            raise BusyError(
+                "another xdplb is changing a balancer in this network namespace",
+                "run this again when it is done; 'xdplb status' shows what it did",
+            ) from None
+        yield
 
 
 def identity() -> int:
