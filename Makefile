@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml scripts/setup
 	@touch $@
 
 demo: setup ## The main job, in network namespaces: clients, balancer, two servers
-	@scripts/demo
+	@$(BIN)/python scripts/demo.py
 
 test: setup ## All tests (the bpf and e2e floors need root)
 	@$(BIN)/python -m pytest $(ARGS)

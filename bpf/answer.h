@@ -77,10 +77,9 @@ static __always_inline enum verdict answer_client(struct packet *pkt)
 	if (verdict != CONTINUE)
 		return verdict;
 	route->destination_mac = mac_word(flow->client_mac);
-	if (!route->destination_mac || !route_leave(route, flow->interface))
+	if (!route->destination_mac || !route_leave(pkt, flow->interface))
 		return DROP_UNRESOLVED;
 	answer_refresh(flow, pkt->now);
-	route->source = SERVICE_ADDRESS;
 	route->destination = flow->client;
 	route->destination_port = flow->client_port;
 	count_out(number, pkt->ip_length);

@@ -93,7 +93,7 @@
 #endif
 
 /* A new flow looks at this many windows of this many records for a free one. */
-#define PROBE_WINDOWS 8
+#define PROBE_WINDOWS 4
 #define PROBE_WINDOW 32
 
 /* Blocks of 32 bytes that a checksum may run over: the largest packet native mode gets. */

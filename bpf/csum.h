@@ -7,14 +7,12 @@
 #ifndef XDPLB_CSUM_H
 #define XDPLB_CSUM_H
 
-/* Fold @sum to 16 bits; only a sum of 0 folds to 0. */
+/* Fold @sum, below 2^48, to 16 bits; only a sum of 0 folds to 0. */
 static __always_inline u16 csum_fold(u64 sum)
 {
-	sum = (sum & 0xffffffff) + (sum >> 32);
-	sum = (sum & 0xffff) + ((sum >> 16) & 0xffff) + (sum >> 32);
+	sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
 	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	return sum;
+	return sum + (sum >> 16);
 }
 
 /* What a change of a 32-bit word adds to a sum: ~m + m' of RFC 1624 equation 3. */

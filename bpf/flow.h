@@ -118,15 +118,15 @@ static __always_inline bool flow_is_of(const struct flow *flow, const struct cli
 		(HAVE_RESERVATIONS && owner_state(flow->owner) == FLOW_RESERVED));
 }
 
-/* The client is where this packet of it came from. */
+/* The client is where this packet of it came from: MAC address and interface, one word. */
 static __always_inline void flow_learn_client(struct flow *flow, const struct packet *pkt)
 {
 	u64 mac = mac_word(pkt->eth->source);
 
-	if (mac_word(flow->client_mac) != mac)
-		mac_write(flow->client_mac, mac);
-	if (flow->interface != pkt->interface)
-		flow->interface = pkt->interface;
+	u64 place = mac | (u64)pkt->interface << 48;
+
+	if (*(u64 *)flow->client_mac != place)
+		*(u64 *)flow->client_mac = place;
 }
 
 /*

@@ -22,13 +22,19 @@ static __always_inline struct interface *packet_interface(struct packet *pkt)
 	return NULL;
 }
 
-/* Let @route leave by the interface in @slot. False where there is none. */
-static __always_inline bool route_leave(struct route *route, u32 slot)
+/*
+ * Let @pkt leave by the interface in @slot. False where there is none. The only one has
+ * the MAC address that the packet was sent to.
+ */
+static __always_inline bool route_leave(struct packet *pkt, u32 slot)
 {
+	struct route *route = &pkt->route;
 	struct interface *interface;
 
-	if (INTERFACE_COUNT == 1)
-		slot = 0;
+	if (INTERFACE_COUNT == 1) {
+		route->source_mac = mac_word(pkt->eth->destination);
+		return true;
+	}
 	interface = interfaces.lookup(&slot);
 	if (!interface)
 		return false;

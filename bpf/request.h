@@ -112,9 +112,8 @@ static __always_inline enum verdict request_backend(struct packet *pkt)
 			return verdict;
 	}
 	route->destination_mac = path.backend->mac;
-	if (!route->destination_mac || !route_leave(route, path.backend->interface))
+	if (!route->destination_mac || !route_leave(pkt, path.backend->interface))
 		return DROP_UNRESOLVED;
-	route->source = SERVICE_ADDRESS;
 	route->destination = path.backend->address;
 	route->source_port = path.nat_port;
 	route->destination_port = path.backend->port ?: pkt->udp->destination;

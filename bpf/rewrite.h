@@ -41,31 +41,30 @@ static __always_inline u16 csum_whole(const struct packet *pkt)
 }
 
 /*
- * Send @pkt by its route.
+ * Send @pkt by its route, from the service.
  *
- * The UDP checksum covers addresses and ports. 0 means that the sender computed none
- * and stays; a computed one that lands on 0 goes out as 0xffff (RFC 768). A wrong one
- * stays wrong by as much, so that the receiver still notices.
+ * It came to the service's address and leaves from it, so of the addresses only the old
+ * source and the new destination count in a checksum. A TTL less by 1 makes its word less
+ * by 1: 0xfffe in one's complement. The UDP checksum covers addresses and ports. 0 means
+ * that the sender computed none and stays; a computed one that lands on 0 goes out as
+ * 0xffff (RFC 768). A wrong one stays wrong by as much, so that the receiver notices.
  */
 static __always_inline void rewrite(struct packet *pkt)
 {
 	const struct route *route = &pkt->route;
 	struct ipv4_header *ip = pkt->ip;
 	struct udp_header *udp = pkt->udp;
-	u16 *ttl_protocol = (u16 *)&ip->ttl;
-	u16 old_ttl_protocol = *ttl_protocol;
 	bool is_partial = udp->check && csum_is_partial(pkt);
-	u64 addresses = csum_diff32(ip->source, route->source) +
-			csum_diff32(ip->destination, route->destination);
+	u64 addresses = csum_diff32(ip->source, route->destination);
 	u64 ports = csum_diff16(udp->source, route->source_port) +
 		    csum_diff16(udp->destination, route->destination_port);
 
-	mac_write(pkt->eth->destination, route->destination_mac);
-	mac_write(pkt->eth->source, route->source_mac);
+	*(u64 *)pkt->eth->destination = route->destination_mac | route->source_mac << 48;
+	*(u32 *)(pkt->eth->source + 2) = route->source_mac >> 16;
 	ip->ttl--;
-	ip->source = route->source;
+	ip->check = csum_apply(ip->check, addresses + 0xfffe);
+	ip->source = SERVICE_ADDRESS;
 	ip->destination = route->destination;
-	ip->check = csum_apply(ip->check, addresses + csum_diff16(old_ttl_protocol, *ttl_protocol));
 	udp->source = route->source_port;
 	udp->destination = route->destination_port;
 

@@ -4,32 +4,28 @@
  * order of bpf/README.md; this is their table of contents.
  */
 
-/* Carry out @verdict, count it and say it in XDP's words. */
-static __always_inline int finish(struct packet *pkt, enum verdict verdict)
+/* Count @verdict on a packet that does not leave by XDP, and say it in XDP's words. */
+static __always_inline int finish(enum verdict verdict)
 {
 	count_verdict(verdict);
-	switch (verdict) {
-	case FORWARD:
-	case RETURN:
-		rewrite(pkt);
-		return transmit(pkt);
-	case PASS_NOT_OURS:
-	case PASS_SOCKET:
-	case PASS_FRAGMENT:
-		return XDP_PASS;
-	default:
-		return XDP_DROP;
-	}
+	return verdict < DROP_MALFORMED ? XDP_PASS : XDP_DROP;
 }
 
 int xdplb(struct xdp_md *ctx)
 {
-	struct packet pkt = { .ctx = ctx };
-	enum verdict verdict = parse_packet(&pkt);
+	struct packet pkt;
+	enum verdict verdict;
 
-	if (verdict == CONTINUE)
-		verdict = answer_client(&pkt);
+	pkt.ctx = ctx;
+	verdict = parse_packet(&pkt);
+	if (verdict != CONTINUE)
+		return finish(verdict);
+	verdict = answer_client(&pkt);
 	if (verdict == CONTINUE)
 		verdict = request_backend(&pkt);
-	return finish(&pkt, verdict);
+	if (verdict != FORWARD && verdict != RETURN)
+		return finish(verdict);
+	count_verdict(verdict);
+	rewrite(&pkt);
+	return transmit(&pkt);
 }

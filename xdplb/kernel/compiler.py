@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from typing import NoReturn, Self
 
 EXIT_BCC_MISSING: Final = 3
+EXIT_REFUSED: Final = 4
 _LAST_LINES: Final = 15
 _CLONE_NEWNS: Final = 0x20000
 _MS_BIND: Final = 0x1000
@@ -166,7 +167,10 @@ def _load_bcc() -> Any:  # noqa: ANN401 - bcc has no types
 def _compile(bcc: Any, job: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401 - bcc has no types
     from xdplb.kernel import libbpf  # noqa: PLC0415 - only the child, after BCC is there
 
-    module = bcc.BPF(text=job["text"], cflags=job["flags"])
+    try:
+        module = bcc.BPF(text=job["text"], cflags=job["flags"])
+    except Exception:  # noqa: BLE001 - BCC raises nothing better; clang has said why
+        sys.exit(EXIT_REFUSED)
     code = module.dump_func(job["function"])
     names: dict[int, str] = {}
     maps: dict[str, tuple[int, int, int, int, int]] = {}
