@@ -3,7 +3,8 @@
 PYTHON := /usr/bin/python3
 BIN := .venv/bin
 STAMP := .venv/.ready
-DEBS := python3-bpfcc python3-venv iproute2 ethtool bpftool nftables tcpdump dnsmasq-base bind9-dnsutils
+DEBS := python3-bpfcc python3-venv iproute2 ethtool bpftool tcpdump iputils-ping iputils-arping socat \
+	dnsmasq-base bind9-dnsutils
 C_FILES := $(wildcard bpf/*.h bpf/*.c) $(shell find bpf/kernel -name '*.h')
 
 .DEFAULT_GOAL := help
@@ -14,7 +15,7 @@ help: ## Show what there is
 
 setup: $(STAMP) ## Install what is missing; .venv/bin/xdplb is there afterwards
 
-$(STAMP): pyproject.toml scripts/setup
+$(STAMP): pyproject.toml scripts/setup Makefile
 	@scripts/setup $(PYTHON) "$(DEBS)"
 	@touch $@
 

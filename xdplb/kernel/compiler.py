@@ -80,7 +80,9 @@ class Compiler:
             env={
                 **os.environ,
                 "BCC_KERNEL_SOURCE": f"{headers}",
-                "PYTHONPATH": f"{Path(__file__).parents[2]}",
+                "PYTHONPATH": os.pathsep.join(
+                    [f"{Path(__file__).parents[2]}", *filter(None, [os.environ.get("PYTHONPATH")])]
+                ),
             },
         )
 

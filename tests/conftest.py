@@ -1,0 +1,27 @@
+"""The floors that need a kernel: skipped without one, but in CI that is a failure."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+
+
+def _missing() -> str:
+    if os.geteuid() != 0:
+        return "needs root"
+    return "" if find_spec("bcc") else "needs BCC (python3-bpfcc)"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip, or let fail, what cannot run here."""
+    reason = _missing()
+    if not reason or os.environ.get("XDPLB_REQUIRE_KERNEL") == "1":
+        return
+    for item in items:
+        if item.path.is_relative_to(TESTS / "bpf") or item.path.is_relative_to(TESTS / "e2e"):
+            item.add_marker(pytest.mark.skip(reason=reason))

@@ -1,0 +1,165 @@
+"""Network namespaces for tests: made for one test, with no way out, removed whatever happens."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from xdplb.kernel import netns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+XDPLB = Path(sys.executable).parent / "xdplb"
+SERVICE = "172.11.0.1"
+_NUMBERS = itertools.count()
+
+
+def run(*command: str, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=60, **options
+    )
+    assert not check or done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+    return done
+
+
+def wait_for(predicate: Callable[[], object], timeout: float = 20.0) -> None:
+    """Return when ``predicate`` holds; fail when it does not within ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    while not predicate():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+
+
+class Lab:
+    """A balancer at one end of a veth pair, hosts at the other, as in ``scripts/lab``."""
+
+    def __init__(self, hosts: tuple[int, ...] = tuple(range(20, 26))) -> None:
+        """Build it; ``hosts`` are the last numbers of addresses in 172.11.0.0/24."""
+        name = f"xt{os.getpid()}n{next(_NUMBERS)}"
+        self.balancer, self.hosts = f"{name}b", f"{name}h"
+        self._cleanup = ExitStack()
+        try:
+            for namespace in (self.balancer, self.hosts):
+                run("ip", "netns", "add", namespace)
+                self._cleanup.callback(run, "ip", "netns", "delete", namespace)
+                run("ip", "-n", namespace, "link", "set", "lo", "up")
+            self.ip("b", "link add balancer type veth peer name outside netns", self.hosts)
+            self.ip("b", f"address add {SERVICE}/24 dev balancer")
+            self.ip("b", "link set balancer up")
+            self.ip("h", "link set outside up")
+            for host in hosts:
+                self.add_host(host)
+        except BaseException:
+            self._cleanup.close()
+            raise
+
+    def __enter__(self) -> Self:
+        """Return the lab itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End processes, close sockets, remove the namespaces."""
+        self._cleanup.close()
+
+    def ip(self, where: str, command: str, *more: str) -> str:
+        """``ip`` in the balancer's ("b") or the hosts' ("h") namespace."""
+        namespace = self.balancer if where == "b" else self.hosts
+        return run("ip", "-n", namespace, *command.split(), *more).stdout
+
+    def add_host(self, number: int) -> None:
+        """Give the hosts another address."""
+        self.ip("h", f"address add 172.11.0.{number}/24 dev outside")
+
+    def inside(self, where: str, *command: str) -> list[str]:
+        """The command, to be run in a namespace; unlike ``ip netns exec`` it leaves mounts."""
+        namespace = self.balancer if where == "b" else self.hosts
+        return ["nsenter", f"--net=/run/netns/{namespace}", *command]
+
+    def process(self, where: str, *command: str) -> subprocess.Popen[bytes]:
+        """Start a program; it is ended with the lab."""
+        child = subprocess.Popen(
+            self.inside(where, *command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
+        def end() -> None:
+            child.kill()
+            child.wait()
+
+        self._cleanup.callback(end)
+        return child
+
+    def process_output(self, where: str, *command: str) -> Callable[[], list[str]]:
+        """Start tcpdump or the like; the result waits for its end and returns its lines."""
+        child = subprocess.Popen(
+            self.inside(where, *command), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self._cleanup.callback(child.communicate)
+        self._cleanup.callback(child.kill)
+        assert child.stderr is not None
+        while "listening on" not in child.stderr.readline():
+            assert child.poll() is None
+
+        def lines() -> list[str]:
+            return child.communicate(timeout=20)[0].splitlines()
+
+        return lines
+
+    def socket(self, address: str, port: int = 0, where: str = "h") -> socket.socket:
+        """A UDP socket in a namespace, bound; it is closed with the lab."""
+        namespace = self.balancer if where == "b" else self.hosts
+        with netns.inside(Path("/run/netns") / namespace):
+            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._cleanup.callback(sock.close)
+        sock.bind((address, port))
+        sock.settimeout(3)
+        return sock
+
+    def xdplb(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """The command line, in the balancer's namespace."""
+        return run(str(XDPLB), "--netns", self.balancer, *arguments, check=check)
+
+    def up(self, *more: str, backends: tuple[str, ...] = ("172.11.0.20", "172.11.0.21")) -> None:
+        """``xdplb up`` on the balancer's interface."""
+        words = [word for backend in backends for word in ("--backend", backend)]
+        self.xdplb("up", "--iface", "balancer", *words, *more)
+
+    def status(self) -> dict[str, Any]:
+        """The one balancer that is up."""
+        (balancer,) = json.loads(self.xdplb("status", "--json").stdout)["balancers"]
+        assert isinstance(balancer, dict)
+        return balancer
+
+    def bad_checksums(self) -> int:
+        """UDP datagrams that the hosts' kernel refused for their checksum."""
+        text = run(*self.inside("h", "cat", "/proc/net/snmp")).stdout
+        names, values = (line.split() for line in text.splitlines() if line.startswith("Udp:"))
+        return int(dict(zip(names, values, strict=True))["InCsumErrors"])
+
+
+def exchange(
+    client: socket.socket, server: socket.socket, payload: bytes, port: int
+) -> tuple[str, int]:
+    """One question and its answer through the balancer; returns whom the server saw."""
+    client.sendto(payload, (SERVICE, port))
+    question, peer = server.recvfrom(65535)
+    assert question == payload
+    server.sendto(payload[::-1], peer)
+    answer, source = client.recvfrom(65535)
+    assert (answer, source) == (payload[::-1], (SERVICE, port))
+    return str(peer[0]), int(peer[1])
