@@ -1,0 +1,160 @@
+"""A machine that only remembers what was asked of it."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING, Any
+
+from xdplb.facts import Attached, Link, Neighbour, Prepared, Running, Usage, Way
+from xdplb.model import Backend, Mode, PortRange, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from xdplb.errors import XdplbError
+    from xdplb.plan import Plan
+    from xdplb.state import Restore, State
+    from xdplb.wire import BackendRecord
+
+MAC = bytes.fromhex("020000000001")
+NEW_ID = 100
+
+
+def request(*backends: str, **options: Any) -> Request:
+    """A request on the interface ``eth0``."""
+    options.setdefault("interfaces", ("eth0",))
+    addresses = backends or ("192.0.2.10", "192.0.2.11")
+    return Request(backends=tuple(Backend(IPv4Address(item)) for item in addresses), **options)
+
+
+class FakeMachine:
+    """``xdplb.machine.Machine`` in memory. ``fail`` says which step raises what."""
+
+    def __init__(self) -> None:
+        """Two interfaces and no program."""
+        self.links = {"eth0": Link("eth0", 2, MAC), "eth1": Link("eth1", 3, MAC)}
+        self.programs: dict[int, Attached] = {}
+        self.balancers: list[Running] = []
+        self.known: dict[tuple[int, IPv4Address], Neighbour] = {}
+        self.fail: dict[str, list[XdplbError | None]] = {}
+        self.restored: list[Restore] = []
+        self.managed: list[IPv4Address] = []
+        self.flags: list[str] = []
+        self.loaded: list[tuple[Plan, State]] = []
+        self.locked = False
+        self.prepared = Prepared(redirect=False)
+        self.fd: int | None = None
+
+    def _step(self, name: str) -> None:
+        errors = self.fail.get(name)
+        if errors and (error := errors.pop(0)) is not None:
+            raise error
+
+    def require_privileges(self) -> None:
+        self._step("require_privileges")
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        self._step("lock")
+        self.locked = True
+        yield
+        self.locked = False
+
+    def link(self, name: str) -> Link:
+        self._step("link")
+        return self.links[name]
+
+    def interface_name(self, index: int) -> str | None:
+        return next((link.name for link in self.links.values() if link.index == index), None)
+
+    def address(self, link: Link) -> IPv4Address:
+        del link
+        return IPv4Address("192.0.2.1")
+
+    def ephemeral_ports(self) -> PortRange:
+        return PortRange(32768, 60999)
+
+    def namespace(self) -> int:
+        return 4026531840
+
+    def way(self, address: IPv4Address) -> Way:
+        self._step("way")
+        return Way(2, address)
+
+    def neighbours(self, indexes: Sequence[int]) -> Mapping[tuple[int, IPv4Address], Neighbour]:
+        del indexes
+        return self.known
+
+    def manage(self, ifindex: int, address: IPv4Address) -> None:
+        self._step("manage")
+        del ifindex
+        self.managed.append(address)
+
+    def prepare(self, link: Link) -> Prepared:
+        del link
+        return self.prepared
+
+    def restore(self, item: Restore) -> None:
+        assert self.locked
+        self.restored.append(item)
+
+    def attached(self, ifindex: int) -> Attached | None:
+        return self.programs.get(ifindex)
+
+    def describe(self, program_id: int) -> str:
+        return f"program {program_id}"
+
+    def running(self) -> list[Running]:
+        return self.balancers
+
+    def compile(self, flags: Sequence[str]) -> str:
+        self._step("compile")
+        self.flags = list(flags)
+        return "code"
+
+    def load(self, code: str, plan: Plan, state: State, old: Running | None) -> int:
+        del code, old
+        self._step("load")
+        self.loaded.append((plan, state))
+
+        return os.open("/dev/null", os.O_RDONLY)
+
+    def attach(
+        self, ifindex: int, name: str, program_fd: int, mode: Mode, old_id: int | None
+    ) -> None:
+        del name, program_fd
+        self._step("attach")
+        there = self.programs.get(ifindex)
+        assert (there.program_id if there else None) == old_id
+        self.programs[ifindex] = Attached(NEW_ID, mode)
+
+    def detach(self, ifindex: int, name: str, program_id: int, mode: Mode) -> None:
+        del name, mode
+        there = self.programs.get(ifindex)
+        if there is not None and there.program_id == program_id:
+            del self.programs[ifindex]
+
+    def map_ids(self, program_id: int) -> list[int]:
+        del program_id
+        return []
+
+    def await_freed(self, map_ids: Sequence[int]) -> None:
+        del map_ids
+
+    def program_id(self, program_fd: int) -> int:
+        del program_fd
+        return NEW_ID
+
+    def set_backend(self, program_id: int, number: int, record: BackendRecord) -> None:
+        del program_id, number, record
+
+    def usage(self, running: Running) -> Usage:
+        del running
+        return Usage({0: 3, 1: 1}, {0: (5, 500, 4, 400)}, {0: 3, 1: 1}, {"forward": 5})
+
+    def run_on(self) -> None:
+        """Let what was loaded last be what runs from now on."""
+        plan, state = self.loaded[-1]
+        self.balancers = [Running(NEW_ID, "abcd", state, plan.records)]

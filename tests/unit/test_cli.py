@@ -1,0 +1,68 @@
+"""The command line without a kernel: help, refusals, exit codes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from xdplb.cli import commands
+from xdplb.cli.commands import up
+
+README = Path(__file__).parents[2] / "README.md"
+GOOD = ["up", "--iface", "eth0", "--backend", "192.0.2.10"]
+
+
+@pytest.mark.parametrize("name", [None, "up", "status", "down"])
+def test_help_shows_an_example(name: str | None) -> None:
+    result = CliRunner().invoke(commands, [name, "--help"] if name else ["--help"])
+    assert result.exit_code == 0
+    assert "Example:\n" in result.output
+
+
+def test_help_loads_neither_compiler_nor_netlink() -> None:
+    code = (
+        "import sys; from click.testing import CliRunner; from xdplb.cli import commands;"
+        "CliRunner().invoke(commands, ['--help']);"
+        "sys.exit(any(name in sys.modules for name in ('bcc', 'pyroute2')))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--backend", "nonsense"], "is not an IPv4 address"),
+        (["--backend", "192.0.2.10:x"], "is not a port"),
+        (["--port", "1-2-3"], "is not a port"),
+        (["--port", "0"], "out of range"),
+        (["--client", "192.0.2.7:5"], "is not a reservation"),
+        (["--client", "192.0.2.7=5"], "is not a reservation"),
+        (["--backend", "192.0.2.10"], "is given twice"),
+        (["--hash", "random"], "Invalid value"),
+        (["--protocol", "tcp"], "Invalid value"),
+        (["--timeout", "0"], "Invalid value"),
+        (["--max-flows", "0"], "out of range"),
+    ],
+)
+def test_a_bad_value_ends_with_2_and_a_reason(words: list[str], message: str) -> None:
+    result = CliRunner().invoke(commands, [*GOOD, *words])
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_a_missing_namespace_is_named() -> None:
+    result = CliRunner().invoke(commands, ["--netns", "no-such-namespace", "status"])
+    assert result.exit_code == 2
+    assert "no network namespace 'no-such-namespace'" in result.stderr
+    assert "hint:" in result.stderr
+
+
+def test_every_option_of_up_is_in_the_readme() -> None:
+    text = README.read_text()
+    options = [name for param in up.params for name in param.opts]
+    assert all(f"| `{name}" in text for name in options if name not in {"--help", "-h"})
