@@ -6,19 +6,18 @@ import os
 from dataclasses import dataclass, replace
 from functools import cache
 from ipaddress import IPv4Address
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from packets import CLIENT, OUR_MAC, SERVICE, backend_mac, udp
 
 from xdplb import source, wire
 from xdplb.kernel import clock, libbpf, program, reservations, tables
+from xdplb.kernel.closing import Closing
 from xdplb.kernel.compiler import Compiler, ObjectCode
 from xdplb.model import Backend, Endpoint, Mode, PortRange, Request, Reservation
 from xdplb.plan import Facts, Hop, Plan, Port, constants, make_plan
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from xdplb.kernel.program import Descriptors
 
 XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX, XDP_REDIRECT = range(5)
@@ -56,7 +55,7 @@ def reservation(client: str, port: int, nat_port: int) -> Reservation:
     return Reservation(Endpoint(IPv4Address(client), port), nat_port)
 
 
-class Loaded:
+class Loaded(Closing):
     """A balancer that only ``run`` feeds. Backend number n is at ``backend_mac(n)``."""
 
     def __init__(
@@ -91,19 +90,6 @@ class Loaded:
             for number, record in enumerate(plan.records)
         ]
         return replace(plan, records=tuple(records))
-
-    def __enter__(self) -> Self:
-        """Return the balancer itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Free program and maps."""
-        self.close()
 
     def close(self) -> None:
         """Free program and maps."""

@@ -11,13 +11,13 @@ import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from xdplb.kernel import netns
+from xdplb.kernel.closing import Closing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
 XDPLB = Path(sys.executable).parent / "xdplb"
 SERVICE = "172.11.0.1"
@@ -41,7 +41,7 @@ def wait_for(predicate: Callable[[], object], timeout: float = 20.0) -> None:
         time.sleep(0.01)
 
 
-class Lab:
+class Lab(Closing):
     """A balancer at one end of a veth pair, hosts at the other, as in ``scripts/lab``."""
 
     def __init__(self, hosts: tuple[int, ...] = tuple(range(20, 26))) -> None:
@@ -64,16 +64,7 @@ class Lab:
             self._cleanup.close()
             raise
 
-    def __enter__(self) -> Self:
-        """Return the lab itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """End processes, close sockets, remove the namespaces."""
         self._cleanup.close()
 

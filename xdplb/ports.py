@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Address
 
 FIRST_UNPRIVILEGED: Final = 1024
+MAX_GROUPS: Final = 32768
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,7 @@ def to_text(balancers: Sequence[BalancerStatus]) -> str:
 
 def _balancer_lines(item: BalancerStatus) -> list[str]:
     on = ", ".join(f"{interface.name} ({interface.mode})" for interface in item.interfaces)
-    ports = "all ports" if item.ports == ALL_PORTS else f"ports {_ports(item)}"
+    ports = "all ports" if item.ports == ALL_PORTS else f"port {_ports(item)}"
     rows = [
         (
             f"{backend.backend}",

@@ -41,6 +41,11 @@ def test_up_attaches_and_remembers_what_down_has_to_undo(machine: FakeMachine) -
     assert machine.restored == []
 
 
+def test_a_peer_out_of_reach_is_told_to_the_user(machine: FakeMachine) -> None:
+    machine.prepared = Prepared(redirect=True, warning="run 'ethtool -K NAME gro on' there")
+    assert Balancer(machine).up(request()).notes == (machine.prepared.warning,)
+
+
 def test_what_the_kernel_knows_already_is_used(machine: FakeMachine) -> None:
     machine.known[2, IPv4Address("192.0.2.10")] = Neighbour(MAC, is_permanent=True)
     report = Balancer(machine).up(request())

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from xdplb.errors import BccMissingError, CompileError
+from xdplb.kernel.closing import Closing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import TracebackType
-    from typing import NoReturn, Self
+    from typing import NoReturn
 
 EXIT_BCC_MISSING: Final = 3
 EXIT_REFUSED: Final = 4
@@ -63,7 +63,7 @@ class ObjectCode:
     btf: bytes
 
 
-class Compiler:
+class Compiler(Closing):
     """A child that has BCC ready. Started early, it loads LLVM while others work."""
 
     def __init__(self, headers: Path) -> None:
@@ -85,19 +85,6 @@ class Compiler:
                 ),
             },
         )
-
-    def __enter__(self) -> Self:
-        """Return the compiler itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close the compiler."""
-        self.close()
 
     def close(self) -> None:
         """End the child, whatever it is doing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 from ipaddress import IPv4Address
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
@@ -18,10 +18,10 @@ from xdplb.errors import (
     UnreachableError,
 )
 from xdplb.facts import Link, Neighbour, Way
+from xdplb.kernel.closing import Closing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from types import TracebackType
 
 _ROUTE_UNICAST: Final = 1
 _ROUTE_LOCAL: Final = 2
@@ -32,25 +32,12 @@ _EXT_MANAGED: Final = 1
 _MAC_LENGTH: Final = 6
 
 
-class Network:
+class Network(Closing):
     """A netlink socket into the current network namespace."""
 
     def __init__(self) -> None:
         """Open the socket."""
         self._netlink = IPRoute(ext_ack=True)
-
-    def __enter__(self) -> Self:
-        """Return the network itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close the socket."""
-        self.close()
 
     def close(self) -> None:
         """Close the socket."""

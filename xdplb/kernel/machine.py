@@ -8,19 +8,19 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from xdplb import source
 from xdplb.errors import PrivilegeError, TableError
 from xdplb.facts import Running, Usage
 from xdplb.kernel import clock, libbpf, netns, program, reservations, tables
+from xdplb.kernel.closing import Closing
 from xdplb.kernel.compiler import Compiler, ObjectCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from ipaddress import IPv4Address
-    from types import TracebackType
 
     from xdplb.facts import Attached, Link, Neighbour, Prepared, Way
     from xdplb.kernel.links import Network
@@ -45,7 +45,7 @@ def _refusal(what: str) -> Iterator[None]:
         raise TableError(f"cannot {what}: {error.strerror}", "run the command again") from error
 
 
-class Machine:
+class Machine(Closing):
     """This host, seen from the current network namespace."""
 
     def __init__(self, compiler: Compiler | None = None) -> None:
@@ -53,16 +53,7 @@ class Machine:
         self._compiler = compiler
         self._opened: Network | None = None
 
-    def __enter__(self) -> Self:
-        """Return the machine itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """Let go of sockets and of the compiler."""
         if self._opened is not None:
             self._opened.close()
