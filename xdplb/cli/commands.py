@@ -8,7 +8,7 @@ import click
 
 from xdplb import source
 from xdplb.balancer import Balancer
-from xdplb.cli.params import AddressType, BackendType, PortsType, ReservationType
+from xdplb.cli.params import ADDRESS, BACKEND, PORTS, RESERVATION
 from xdplb.model import (
     ALL_PORTS,
     DEFAULT_ANSWERED_S,
@@ -35,15 +35,15 @@ SECONDS = click.IntRange(1, 86400)
     help="Interface to balance on. Repeat it for several.",
 )  # fmt: skip
 @click.option(
-    "--backend", "backends", type=BackendType(), multiple=True, required=True,
+    "--backend", "backends", type=BACKEND, multiple=True, required=True,
     help="Server that answers, with its port if it is not the one dialled. Repeat it.",
 )  # fmt: skip
 @click.option(
-    "--service", type=AddressType(),
+    "--service", type=ADDRESS,
     help="Address that clients dial.  [default: the interface's own]",
 )  # fmt: skip
 @click.option(
-    "--port", "ports", type=PortsType(), multiple=True,
+    "--port", "ports", type=PORTS, multiple=True,
     help="Port that clients dial, or a range. Repeat it.  [default: all]",
 )  # fmt: skip
 @click.option(
@@ -61,7 +61,7 @@ SECONDS = click.IntRange(1, 86400)
     help="How the program hangs on the interface; auto is native where that works.",
 )  # fmt: skip
 @click.option(
-    "--client", "clients", type=ReservationType(), multiple=True,
+    "--client", "clients", type=RESERVATION, multiple=True,
     help="Give this client endpoint always this NAT port. Repeat it.",
 )  # fmt: skip
 @click.option(
@@ -69,7 +69,7 @@ SECONDS = click.IntRange(1, 86400)
     help="Flows to make room for; each takes about 120 bytes.",
 )  # fmt: skip
 @click.option(
-    "--nat-ports", type=PortsType(), multiple=True,
+    "--nat-ports", type=PORTS, multiple=True,
     help="Ports that flows may get, a range. Repeat it.  "
     "[default: 1024 and up, without the host's own range]",
 )  # fmt: skip

@@ -12,24 +12,26 @@ from xdplb.errors import InvalidValueError
 from xdplb.model import ALL_PORTS, Backend, Endpoint, PortRange, Reservation
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import NoReturn
 
 _NUMBER: Final = re.compile(r"[0-9]{1,9}")
 
 
 class _Value(click.ParamType[Any]):
-    """A parameter whose text ``parse`` understands; what it refuses ends with exit code 2."""
+    """A parameter from text; what cannot be parsed ends with exit code 2."""
+
+    def __init__(self, name: str, parse: Callable[[str], object]) -> None:
+        """Show ``name`` in the help, and read values with ``parse``."""
+        self.name = name
+        self._parse = parse
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> object:
         """Parse text; leave a value that is parsed already."""
         del param, ctx
-        return self.parse(value) if isinstance(value, str) else value
-
-    def parse(self, text: str) -> object:
-        """The value that ``text`` means."""
-        raise NotImplementedError
+        return self._parse(value) if isinstance(value, str) else value
 
 
 def _refuse(text: str, what: str, hint: str) -> NoReturn:
@@ -49,49 +51,27 @@ def _port(text: str) -> int:
     return PortRange(int(text), int(text)).first
 
 
-class AddressType(_Value):
-    """``ADDR``."""
-
-    name = "ADDR"
-
-    def parse(self, text: str) -> IPv4Address:
-        """An IPv4 address."""
-        return _address(text)
+def _backend(text: str) -> Backend:
+    address, colon, port = text.partition(":")
+    return Backend(_address(address), _port(port) if colon else None)
 
 
-class BackendType(_Value):
-    """``ADDR[:PORT]``."""
-
-    name = "ADDR[:PORT]"
-
-    def parse(self, text: str) -> Backend:
-        """A backend."""
-        address, colon, port = text.partition(":")
-        return Backend(_address(address), _port(port) if colon else None)
+def _ports(text: str) -> PortRange:
+    if text == "all":
+        return ALL_PORTS[0]
+    first, dash, last = text.partition("-")
+    return PortRange(_port(first), _port(last) if dash else _port(first))
 
 
-class PortsType(_Value):
-    """``N``, ``N-M`` or ``all``."""
-
-    name = "N|N-M"
-
-    def parse(self, text: str) -> PortRange:
-        """A range of ports."""
-        if text == "all":
-            return ALL_PORTS[0]
-        first, dash, last = text.partition("-")
-        return PortRange(_port(first), _port(last) if dash else _port(first))
+def _reservation(text: str) -> Reservation:
+    client, equals, nat_port = text.partition("=")
+    address, colon, port = client.partition(":")
+    if not (equals and colon):
+        _refuse(text, "a reservation", "write it like 192.0.2.7:5555=6666")
+    return Reservation(Endpoint(_address(address), _port(port)), _port(nat_port))
 
 
-class ReservationType(_Value):
-    """``ADDR:PORT=NATPORT``."""
-
-    name = "ADDR:PORT=NATPORT"
-
-    def parse(self, text: str) -> Reservation:
-        """A reservation."""
-        client, equals, nat_port = text.partition("=")
-        address, colon, port = client.partition(":")
-        if not (equals and colon):
-            _refuse(text, "a reservation", "write it like 192.0.2.7:5555=6666")
-        return Reservation(Endpoint(_address(address), _port(port)), _port(nat_port))
+ADDRESS: Final = _Value("ADDR", _address)
+BACKEND: Final = _Value("ADDR[:PORT]", _backend)
+PORTS: Final = _Value("N|N-M", _ports)
+RESERVATION: Final = _Value("ADDR:PORT=NATPORT", _reservation)
