@@ -39,7 +39,10 @@ def build_table(backends: Sequence[tuple[int, Backend]], size: int = MAGLEV_SIZE
     Returns:
         ``size`` backend numbers; all NO_BACKEND where there is none with a weight.
     """
-    able = sorted((item for item in backends if item[1].weight > 0), key=lambda item: item[1])
+    able = sorted(
+        (item for item in backends if item[1].weight > 0),
+        key=lambda item: (item[1].address, item[1].port or 0),
+    )
     if len(able) <= 1:
         return array("H", [able[0][0] if able else NO_BACKEND]) * size
     table = array("H", [NO_BACKEND]) * size

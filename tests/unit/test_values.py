@@ -300,3 +300,9 @@ def test_the_json_has_the_promised_keys() -> None:
     assert json.loads(to_json([some]))["balancers"][0]["services"][0]["ports"] == "53,5-9"
     assert "unresolved" in to_text(status)
     assert to_text([]) == "no balancer is up in this network namespace"
+
+
+def test_one_address_with_and_without_a_port_is_two_backends() -> None:
+    address = IPv4Address("192.0.2.10")
+    shares = Counter(build_table([(0, Backend(address)), (1, Backend(address, 53))]))
+    assert shares[0] == pytest.approx(shares[1], abs=1)
