@@ -45,7 +45,7 @@ class FakeMachine:
         self.loaded: list[tuple[Plan, State]] = []
         self.locked = False
         self.prepared = Prepared(redirect=False)
-        self.fd: int | None = None
+        self.ids: dict[int, int] = {}
 
     def _step(self, name: str) -> None:
         errors = self.fail.get(name)
@@ -119,16 +119,25 @@ class FakeMachine:
         self._step("load")
         self.loaded.append((plan, state))
 
-        return os.open("/dev/null", os.O_RDONLY)
+        return self._descriptor(NEW_ID)
+
+    def _descriptor(self, program_id: int) -> int:
+        """A descriptor that can really be closed, and whose program it is."""
+        fd = os.open("/dev/null", os.O_RDONLY)
+        self.ids[fd] = program_id
+        return fd
+
+    def hold(self, program_id: int) -> int | None:
+        return self._descriptor(program_id)
 
     def attach(
         self, ifindex: int, name: str, program_fd: int, mode: Mode, old_id: int | None
     ) -> None:
-        del name, program_fd
+        del name
         self._step("attach")
         there = self.programs.get(ifindex)
         assert (there.program_id if there else None) == old_id
-        self.programs[ifindex] = Attached(NEW_ID, mode)
+        self.programs[ifindex] = Attached(self.ids[program_fd], mode)
 
     def detach(self, ifindex: int, name: str, program_id: int, mode: Mode) -> None:
         del name, mode

@@ -87,6 +87,9 @@ class Machine(Protocol):
     def detach(self, ifindex: int, name: str, program_id: int, mode: Mode) -> None:
         """Take the program off one interface."""
 
+    def hold(self, program_id: int) -> int | None:
+        """A descriptor that keeps a program alive; None if it has gone."""
+
     def map_ids(self, program_id: int) -> list[int]:
         """The kernel's numbers for the maps that a program holds."""
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Address
 
 MAX_PORT: Final = 65535
+MAX_WEIGHT: Final = 65535
 DEFAULT_MAX_FLOWS: Final = 262_144
 MAX_FLOWS_LIMIT: Final = 1 << 28
 DEFAULT_UNREPLIED_S: Final = 30
@@ -123,6 +124,17 @@ class Backend:
     port: int | None = None
     weight: int = 1
 
+    def __post_init__(self) -> None:
+        """Refuse a weight that no record can hold.
+
+        Raises:
+            InvalidValueError: The weight is not 0 to 65535.
+        """
+        if not 0 <= self.weight <= MAX_WEIGHT:
+            raise InvalidValueError(
+                f"weight {self.weight} is out of range", f"weights are 0 to {MAX_WEIGHT}"
+            )
+
     def __str__(self) -> str:
         """``ADDR`` or ``ADDR:PORT``."""
         return f"{self.address}" if self.port is None else f"{self.address}:{self.port}"
@@ -154,7 +166,8 @@ class Request:
 
     Attributes:
         service: The address that clients dial; None for the interface's own.
-        nat_ports: Ports that flows may get; empty for the default pool.
+        max_flows: Flows to make room for; None for what runs, or DEFAULT_MAX_FLOWS.
+        nat_ports: Ports that flows may get; empty for what runs, or the default pool.
         unreplied_s: Idle seconds after which a flow without an answer loses its port.
         answered_s: The same for a flow that the backend has answered.
     """
@@ -166,7 +179,7 @@ class Request:
     hash: Hash = Hash.SRC_DST
     mode: Mode = Mode.AUTO
     reservations: tuple[Reservation, ...] = ()
-    max_flows: int = DEFAULT_MAX_FLOWS
+    max_flows: int | None = None
     nat_ports: tuple[PortRange, ...] = ()
     unreplied_s: int = DEFAULT_UNREPLIED_S
     answered_s: int = DEFAULT_ANSWERED_S
@@ -192,7 +205,9 @@ class Request:
             _refuse_no_host("backend", backend.address)
         if self.service is not None:
             _refuse_no_host("service", self.service)
-        if not 1 <= self.max_flows <= MAX_FLOWS_LIMIT:
+        for item in self.reservations:
+            _refuse_no_host("reserved client", item.client.address)
+        if self.max_flows is not None and not 1 <= self.max_flows <= MAX_FLOWS_LIMIT:
             raise InvalidValueError(
                 f"--max-flows {self.max_flows} is out of range", f"it is 1 to {MAX_FLOWS_LIMIT}"
             )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from xdplb import wire
 from xdplb.errors import InvalidValueError
-from xdplb.model import ALL_PORTS, Backend, Hash, Mode, PortRange
+from xdplb.model import ALL_PORTS, DEFAULT_MAX_FLOWS, Backend, Hash, Mode, PortRange
 from xdplb.ports import NatPool, SlotRange, assign_groups, cut_groups, make_pool
 from xdplb.selection import MAGLEV_SIZE, build_table, select_slot
 from xdplb.wire import BackendCode, BackendRecord, ClientKey, ClientValue, FlowCode
@@ -69,6 +69,7 @@ class Facts:
         hash_keys: Two secret 64-bit numbers.
         records: The ``backends`` map of the balancer that is being replaced, by number.
         nat_ports: The NAT ports of that balancer.
+        capacity: How many flows it has room for.
     """
 
     service: IPv4Address
@@ -78,6 +79,7 @@ class Facts:
     hash_keys: tuple[int, int]
     records: Sequence[BackendRecord] = ()
     nat_ports: tuple[PortRange, ...] = ()
+    capacity: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +129,14 @@ def make_plan(request: Request, facts: Facts) -> Plan:
         InvalidValueError: The request does not fit the machine.
     """
     pool = make_pool(request.nat_ports or facts.nat_ports, facts.ephemeral)
-    groups = cut_groups(request.max_flows, pool.size)
+    capacity = request.max_flows or facts.capacity or DEFAULT_MAX_FLOWS
+    groups = cut_groups(capacity, pool.size)
     numbers = _number(request.backends, facts.records)
     kept = {
         record.address: SlotRange(record.slot_first, record.slot_count) for record in facts.records
     }
     wanted = [backend.address for backend in request.backends]
-    slots = assign_groups([*wanted, *kept], groups, kept)
+    slots = {**kept, **assign_groups(wanted, groups, kept)}
     records = _records(facts, numbers, slots)
     room = _room(len(records))
     table = build_table([(number, backend) for backend, number in numbers.items()])
@@ -141,7 +144,7 @@ def make_plan(request: Request, facts: Facts) -> Plan:
         request=request,
         facts=facts,
         pool=pool,
-        capacity=request.max_flows,
+        capacity=capacity,
         room=room,
         records=records,
         slots=slots,
@@ -291,7 +294,8 @@ def _reserve(  # noqa: PLR0913 - all that a reservation depends on
     record = records[number]
     if offset >= record.slot_count:
         raise InvalidValueError(
-            f"--client {item}: --max-flows {request.max_flows} is too few for port {item.nat_port}",
+            f"--client {item}: room for {record.slot_count} flows is too few for port "
+            f"{item.nat_port}",
             f"this port needs --max-flows {offset + 1} or more",
         )
     return ReservedFlow(

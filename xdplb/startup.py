@@ -75,7 +75,7 @@ def start(machine: Machine, request: Request) -> Report:
         notes = []
         for mode in (modes := _modes(scene)):
             try:
-                report = _start_in(machine, scene, mode, watched)
+                report, state = _start_in(machine, scene, mode, watched)
             except BusyError:
                 raise
             except AttachError as error:
@@ -83,7 +83,8 @@ def start(machine: Machine, request: Request) -> Report:
                     raise
                 notes.append(f"{error}; using generic mode")
                 continue
-            undo.pop_all()
+            undo.pop_all()  # from here on the new program runs, and what it needs stays
+            _let_go(machine, scene, state)
             return replace(report, notes=(*notes, *report.notes))
     raise AssertionError(modes)  # the last mode returned or raised
 
@@ -138,8 +139,8 @@ def _running_on(machine: Machine, links: Sequence[Link]) -> Running | None:
 def _refuse_resize(request: Request, state: State) -> None:
     """Flows cannot move to another table; what shapes it stays until ``down``."""
     shape = (
-        ("--max-flows", request.max_flows, state.capacity),
-        ("--nat-ports", request.nat_ports or state.nat_ports, state.nat_ports),
+        ("--max-flows", request.max_flows or state.capacity, state.capacity),
+        ("--nat-ports", tuple(sorted(request.nat_ports or state.nat_ports)), state.nat_ports),
     )
     for option, wanted, is_now in shape:
         if wanted != is_now:
@@ -221,9 +222,11 @@ def _watch_next_hops(machine: Machine, scene: Scene, undo: ExitStack) -> list[Re
     return restore
 
 
-def _start_in(machine: Machine, scene: Scene, mode: Mode, watched: Sequence[Restore]) -> Report:
+def _start_in(
+    machine: Machine, scene: Scene, mode: Mode, watched: Sequence[Restore]
+) -> tuple[Report, State]:
     """Compile, load and attach in one mode."""
-    with ExitStack() as undo:
+    with ExitStack() as held, ExitStack() as undo:
         ports, changed, notes = _prepare(machine, scene, mode, undo)
         plan = make_plan(scene.request, _facts(scene, ports))
         share = shares_ports(scene.request.ports, scene.ephemeral)
@@ -231,13 +234,14 @@ def _start_in(machine: Machine, scene: Scene, mode: Mode, watched: Sequence[Rest
         plan = with_macs(plan, machine.neighbours([port.index for port in ports]))
         state = describe(plan, machine.namespace(), [*watched, *changed])
         program_fd = machine.load(code, plan, state, scene.old)
-        undo.callback(os.close, program_fd)
-        _attach(machine, scene, ports, program_fd, undo)
+        held.callback(os.close, program_fd)
+        old_fd = machine.hold(scene.old.program_id) if scene.old else None
+        if old_fd is not None:
+            held.callback(os.close, old_fd)
+        _attach(machine, scene, ports, (program_fd, old_fd), undo)
         plan = _resolve_late(machine, plan, machine.program_id(program_fd))
         undo.pop_all()
-        os.close(program_fd)
-    _let_go(machine, scene, state)
-    return Report(
+    report = Report(
         interfaces=state.interfaces,
         service=scene.service,
         replaced=scene.old is not None,
@@ -246,6 +250,7 @@ def _start_in(machine: Machine, scene: Scene, mode: Mode, watched: Sequence[Rest
         ),
         notes=tuple(notes),
     )
+    return report, state
 
 
 def _prepare(
@@ -261,7 +266,7 @@ def _prepare(
         if mode is Mode.NATIVE:
             prepared = machine.prepare(link)
             redirect = prepared.redirect
-            if prepared.restore is not None:
+            if prepared.restore is not None and prepared.restore not in changed:
                 undo.callback(machine.restore, prepared.restore)
                 changed.append(prepared.restore)
             if prepared.warning:
@@ -280,6 +285,7 @@ def _facts(scene: Scene, ports: tuple[Port, ...]) -> Facts:
         hash_keys=old.state.hash_keys if old else (secrets.randbits(64), secrets.randbits(64)),
         records=old.records if old else (),
         nat_ports=old.state.nat_ports if old else (),
+        capacity=old.state.capacity if old else None,
     )
 
 
@@ -311,10 +317,15 @@ def describe(plan: Plan, namespace: int, restore: Sequence[Restore]) -> State:
 
 
 def _attach(
-    machine: Machine, scene: Scene, ports: Sequence[Port], program_fd: int, undo: ExitStack
+    machine: Machine,
+    scene: Scene,
+    ports: Sequence[Port],
+    descriptors: tuple[int, int | None],
+    undo: ExitStack,
 ) -> None:
     """Attach to every interface, or to none: new ones first, then those that are replaced."""
     old_id = scene.old.program_id if scene.old else None
+    program_fd, old_fd = descriptors
     new_id = machine.program_id(program_fd)
     replaced = []
     for port in ports:
@@ -326,6 +337,8 @@ def _attach(
         undo.callback(machine.detach, port.index, port.name, new_id, port.mode)
     for port in replaced:
         machine.attach(port.index, port.name, program_fd, port.mode, old_id)
+        if old_fd is not None:
+            undo.callback(machine.attach, port.index, port.name, old_fd, port.mode, new_id)
 
 
 def _resolve_late(machine: Machine, plan: Plan, program_id: int) -> Plan:

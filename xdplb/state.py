@@ -87,6 +87,8 @@ class State:
             values: dict[str, Any] = json.loads(data.rstrip(b"\0"))
         except ValueError:
             values = {}
+        if not isinstance(values, dict):
+            values = {}
         if values.pop("format", None) != FORMAT or values.pop("layout", None) != wire.SIZES:
             raise TableError(
                 f"the running balancer's records are of version {values.get('version', '?')}, "

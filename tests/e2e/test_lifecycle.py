@@ -87,6 +87,28 @@ def test_a_second_up_keeps_flows_ports_and_counters(lab: Lab) -> None:
     assert "down: balancer" in world
 
 
+def test_a_second_up_keeps_the_size_that_it_does_not_mention(lab: Lab) -> None:
+    lab.up("--max-flows", "1000", "--nat-ports", "5000-6000", "--nat-ports", "2000-3000")
+    lab.up("--nat-ports", "5000-6000", "--nat-ports", "2000-3000")
+    lab.up()
+    assert lab.status()["flows"]["capacity"] == 1000
+
+
+def test_counters_grow_with_the_number_of_backends(lab: Lab) -> None:
+    lab.up(backends=("172.11.0.20",))
+    server, client = lab.socket("172.11.0.20", 53), lab.socket("172.11.0.22")
+    exchange(client, server, b"one", 53)
+    many = tuple(f"172.11.0.20:{port}" for port in range(1000, 1300))
+    lab.up(backends=("172.11.0.20", *many))
+    exchange(client, server, b"two", 53)
+    listed = lab.status()["services"][0]["backends"]
+    assert len(listed) == 301
+    assert listed[0]["packets_in"] == 2
+    maps = json.loads(run("bpftool", "-j", "map", "show").stdout)
+    rooms = [item["max_entries"] for item in maps if item.get("name") == "backend_stats"]
+    assert max(rooms) >= 301
+
+
 def test_a_removed_backend_loses_its_flows_to_another(lab: Lab) -> None:
     lab.up(backends=("172.11.0.20",))
     client = lab.socket("172.11.0.22")

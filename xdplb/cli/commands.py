@@ -65,8 +65,9 @@ SECONDS = click.IntRange(1, 86400)
     help="Give this client endpoint always this NAT port. Repeat it.",
 )  # fmt: skip
 @click.option(
-    "--max-flows", type=int, default=DEFAULT_MAX_FLOWS, show_default=True,
-    help="Flows to make room for; each takes about 120 bytes.",
+    "--max-flows", type=int,
+    help="Flows to make room for; each takes about 120 bytes.  "
+    f"[default: {DEFAULT_MAX_FLOWS}, or what runs]",
 )  # fmt: skip
 @click.option(
     "--nat-ports", type=PORTS, multiple=True,
@@ -93,7 +94,7 @@ def up(  # noqa: PLR0913 - one argument for each option
     hash_kind: str,
     mode: str,
     clients: tuple[Reservation, ...],
-    max_flows: int,
+    max_flows: int | None,
     nat_ports: tuple[PortRange, ...],
     answered_s: int,
     unreplied_s: int,

@@ -211,6 +211,10 @@ class Machine(Closing):
         """Take the program off one interface."""
         program.detach(ifindex, name, program_id, mode)
 
+    def hold(self, program_id: int) -> int | None:
+        """A descriptor that keeps a program alive; None if it has gone."""
+        return libbpf.program_fd(program_id)
+
     def map_ids(self, program_id: int) -> list[int]:
         """The kernel's numbers for the maps that a program holds."""
         return program.map_ids(program_id)

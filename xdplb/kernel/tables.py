@@ -69,10 +69,13 @@ def create(plan: Plan, code: ObjectCode, kept: Descriptors | None) -> Descriptor
     try:
         for name, kind in code.maps.items():
             value_size = _MAGLEV_BYTES if name == "maglev" else kind.value_size
-            if kept is not None and name in KEPT and name in kept:
+            is_kept = kept is not None and name in KEPT and name in kept
+            if kept is not None and is_kept:
                 _refuse_other(name, kept[name], kind.key_size, value_size)
-                maps.add(name, os.dup(kept[name]))
-                continue
+                wanted = entries.get(name, kind.entries)
+                if name != "backend_stats" or libbpf.map_info(kept[name]).max_entries >= wanted:
+                    maps.add(name, os.dup(kept[name]))
+                    continue
             has_types = btf and value_size == kind.value_size
             maps.add(
                 name,
@@ -84,6 +87,8 @@ def create(plan: Plan, code: ObjectCode, kept: Descriptors | None) -> Descriptor
                     (btf, kind.btf_key, kind.btf_value) if has_types else (0, 0, 0),
                 ),
             )
+            if kept is not None and is_kept:
+                _copy_stats(kept[name], maps[name])
     except BaseException:
         maps.close()
         raise
@@ -91,6 +96,14 @@ def create(plan: Plan, code: ObjectCode, kept: Descriptors | None) -> Descriptor
         if btf:
             os.close(btf)
     return maps
+
+
+def _copy_stats(old: int, new: int) -> None:
+    """Carry the counters into a map with room for more backends."""
+    size = wire.SIZES["backend_stats"] * _possible_cpus()
+    for number in range(libbpf.map_info(old).max_entries):
+        key = wire.U32.pack(number)
+        libbpf.update(new, key, libbpf.lookup(old, key, size) or bytes(size))
 
 
 def _create_one(

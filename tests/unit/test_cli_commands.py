@@ -1,0 +1,203 @@
+"""The commands over a machine in memory: options in, text and exit codes out."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING, Self
+
+import pytest
+from click.testing import CliRunner
+from fake_machine import FakeMachine
+
+from xdplb.balancer import Balancer
+from xdplb.cli import commands
+from xdplb.errors import AttachError, InterfaceNotFoundError, InvalidValueError, XdplbError
+from xdplb.model import Backend, Endpoint, Hash, Mode, PortRange, Request, Reservation
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from click.testing import Result
+
+GOOD = ("up", "--iface", "eth0", "--backend", "192.0.2.10")
+
+
+class Machine(FakeMachine):
+    """Stands in for ``xdplb.kernel.machine.Machine``."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        """Nothing is open."""
+
+
+class NoCompiler:
+    """Stands in for ``xdplb.kernel.compiler.Compiler``: starts no process."""
+
+    def __init__(self, headers: Path) -> None:
+        assert headers.is_dir()
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    made = Machine()
+    monkeypatch.setattr("xdplb.kernel.compiler.Compiler", NoCompiler)
+    monkeypatch.setattr("xdplb.kernel.machine.Machine", lambda *_: made)
+    return made
+
+
+def _run(*words: str) -> Result:
+    return CliRunner().invoke(commands, words)
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        ((), "interfaces", ("eth0",)),
+        (("--iface", "eth1"), "interfaces", ("eth0", "eth1")),
+        (
+            ("--backend", "192.0.2.11:5353"),
+            "backends",
+            (Backend(IPv4Address("192.0.2.10")), Backend(IPv4Address("192.0.2.11"), 5353)),
+        ),
+        ((), "service", None),
+        (("--service", "192.0.2.2"), "service", IPv4Address("192.0.2.2")),
+        ((), "ports", (PortRange(1, 65535),)),
+        (("--port", "all"), "ports", (PortRange(1, 65535),)),
+        (
+            ("--port", "53", "--port", "100-200"),
+            "ports",
+            (PortRange(53, 53), PortRange(100, 200)),
+        ),
+        ((), "hash", Hash.SRC_DST),
+        (("--hash", "5-tuple"), "hash", Hash.FIVE_TUPLE),
+        (("--hash", "src"), "hash", Hash.SRC),
+        ((), "mode", Mode.AUTO),
+        (("--mode", "generic"), "mode", Mode.GENERIC),
+        (
+            ("--client", "192.0.2.7:5555=6666"),
+            "reservations",
+            (Reservation(Endpoint(IPv4Address("192.0.2.7"), 5555), 6666),),
+        ),
+        (("--max-flows", "1000"), "max_flows", 1000),
+        (("--nat-ports", "2000-2999"), "nat_ports", (PortRange(2000, 2999),)),
+        (("--timeout", "60"), "answered_s", 60),
+        (("--timeout-unreplied", "5"), "unreplied_s", 5),
+    ],
+)
+def test_an_option_of_up_reaches_the_request(
+    monkeypatch: pytest.MonkeyPatch,
+    machine: Machine,
+    words: tuple[str, ...],
+    name: str,
+    value: object,
+) -> None:
+    asked: list[Request] = []
+    real = Balancer.up
+
+    def up(self: Balancer, request: Request) -> object:
+        asked.append(request)
+        return real(self, request)
+
+    monkeypatch.setattr(Balancer, "up", up)
+    assert _run(*GOOD, *words).exit_code == 0
+    assert getattr(asked[0], name) == value
+    assert len(machine.loaded) == 1
+
+
+def test_up_says_what_runs_and_who_has_not_answered(machine: Machine) -> None:
+    result = _run(*GOOD)
+    assert result.stdout == (
+        "up: 192.0.2.1 udp on eth0 (native)\n  -> 192.0.2.10  (no answer to ARP yet)\n"
+    )
+    assert machine.programs
+
+
+def test_notes_go_to_stderr(machine: Machine) -> None:
+    machine.fail["attach"] = [AttachError("no native XDP")]
+    result = _run(*GOOD)
+    assert result.stderr == "note: no native XDP; using generic mode\n"
+    assert "eth0 (generic)" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (InvalidValueError("wrong", "do right"), 2),
+        (InterfaceNotFoundError("eth0"), 3),
+        (AttachError("no", "do something"), 4),
+    ],
+)
+def test_an_error_ends_with_its_code_a_message_and_a_hint(
+    machine: Machine, error: XdplbError, code: int
+) -> None:
+    machine.fail["link"] = [error]
+    result = _run(*GOOD)
+    assert result.exit_code == code
+    assert result.stderr == f"xdplb: {error}\n  hint: {error.hint}\n"
+    assert result.stdout == ""
+
+
+def test_verbose_shows_the_cause(machine: Machine) -> None:
+    error = AttachError("no")
+    error.__cause__ = OSError(16, "busy")
+    machine.fail["link"] = [error]
+    assert "cause: OSError(16, 'busy')" in _run("--verbose", *GOOD).stderr
+
+
+def test_a_bug_is_not_hidden(machine: Machine) -> None:
+    machine.links = {}
+    result = _run(*GOOD)
+    assert result.exit_code == 1
+    assert isinstance(result.exception, KeyError)
+
+
+@pytest.mark.parametrize("missing", [("--iface", "eth0"), ("--backend", "192.0.2.10")])
+def test_a_missing_option_is_named(missing: tuple[str, str]) -> None:
+    words = [word for word in GOOD if word not in missing]
+    result = _run(*words)
+    assert result.exit_code == 2
+    assert f"Missing option '{missing[0]}'" in result.stderr
+
+
+@pytest.mark.usefixtures("machine")
+def test_status_with_nothing_up_succeeds() -> None:
+    result = _run("status")
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+@pytest.mark.usefixtures("machine")
+def test_status_with_nothing_up_is_an_empty_list_in_json() -> None:
+    assert json.loads(_run("status", "--json").stdout) == {"version": 1, "balancers": []}
+
+
+@pytest.mark.usefixtures("machine")
+def test_down_with_nothing_up_succeeds() -> None:
+    assert _run("down").stdout == "nothing is up\n"
+
+
+def test_down_names_what_it_ended(machine: Machine) -> None:
+    _run(*GOOD)
+    machine.run_on()
+    assert _run("down", "--iface", "eth0").stdout == "down: eth0 (program 100)\n"
+    assert machine.programs == {}
+
+
+def test_a_backend_with_and_one_without_a_port_can_share_an_address(machine: Machine) -> None:
+    result = _run(*GOOD, "--backend", "192.0.2.10:53")
+    assert result.exit_code == 0, result.exception
+    assert len(machine.loaded) == 1
+
+
+@pytest.mark.parametrize("name", ["up", "status", "down"])
+def test_the_help_of_a_command_needs_neither_bcc_nor_pyroute2(name: str) -> None:
+    code = (
+        "import sys; from click.testing import CliRunner; from xdplb.cli import commands;"
+        f"result = CliRunner().invoke(commands, ['{name}', '--help']);"
+        "sys.exit(result.exit_code or any(name in sys.modules for name in ('bcc', 'pyroute2')))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

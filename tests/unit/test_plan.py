@@ -1,0 +1,154 @@
+"""Plans over time: numbers, generations, groups and chains when backends come and go."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv4Address
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xdplb import source, wire
+from xdplb.errors import InvalidValueError
+from xdplb.model import Backend, Hash, Mode, PortRange, Request
+from xdplb.plan import Facts, Hop, Plan, Port, constants, make_plan
+from xdplb.wire import BackendCode
+
+POOL = (PortRange(2000, 2099),)
+EPHEMERAL = PortRange(32768, 60999)
+ROUTER = IPv4Address("192.0.2.254")
+FLAG = re.compile(
+    r"-D[A-Z0-9_]+(?:\(RANGE\))?="
+    r"(?:[0-9]+(?:U|ULL)?|RANGE\([0-9]+(?:, [0-9]+){1,2}\)(?: RANGE\([0-9]+(?:, [0-9]+){1,2}\))*)"
+)
+
+
+def _plan(last: Plan | None, numbers: list[int], hop: IPv4Address | None = None) -> Plan:
+    """The plan for backends 192.0.2.NUMBER that replaces ``last``."""
+    addresses = [IPv4Address(f"192.0.2.{number}") for number in numbers]
+    facts = Facts(
+        service=IPv4Address("192.0.2.1"),
+        ports=(Port("eth0", 2, bytes(6), Mode.NATIVE, redirect=False),),
+        hops={address: Hop(hop or address, 0) for address in addresses},
+        ephemeral=EPHEMERAL,
+        hash_keys=(1, 2),
+        records=last.records if last else (),
+        nat_ports=last.pool.ranges if last else POOL,
+    )
+    backends = tuple(Backend(address) for address in addresses)
+    return make_plan(Request(("eth0",), backends, max_flows=400), facts)
+
+
+def _numbers(plan: Plan) -> dict[str, int]:
+    return {f"{backend}": number for backend, number in plan.numbers.items()}
+
+
+def _chain(plan: Plan, hop: IPv4Address) -> list[int]:
+    number, visited = plan.next_hops[hop], []
+    while number != wire.NO_INDEX:
+        visited.append(number)
+        number = plan.records[number].next_neighbour
+    return visited
+
+
+def test_a_number_that_changes_hands_gets_another_generation() -> None:
+    first = _plan(None, [10, 11])
+    second = _plan(first, [10, 12])
+    assert _numbers(second) == {"192.0.2.10": 0, "192.0.2.12": 1}
+    assert [record.generation for record in second.records] == [0, 1]
+
+
+def test_a_generation_wraps_at_a_byte() -> None:
+    plan = _plan(None, [10])
+    for turn in range(256):
+        plan = _plan(plan, [11 + turn % 2])
+    assert plan.records[0].generation == 0
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.sets(st.integers(10, 20), min_size=1), min_size=2, max_size=6))
+def test_a_backend_that_stays_keeps_number_generation_and_group(steps: list[set[int]]) -> None:
+    before = _plan(None, sorted(steps[0]))
+    for step in steps[1:]:
+        after = _plan(before, sorted(step))
+        for backend in set(before.numbers) & set(after.numbers):
+            number = before.numbers[backend]
+            old, new = before.records[number], after.records[after.numbers[backend]]
+            assert after.numbers[backend] == number
+            assert (new.generation, new.slot_first) == (old.generation, old.slot_first)
+        before = after
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.sets(st.integers(10, 40), min_size=1), min_size=1, max_size=4))
+def test_a_chain_visits_exactly_the_backends_behind_its_next_hop(steps: list[set[int]]) -> None:
+    plan = None
+    for step in steps:
+        plan = _plan(plan, sorted(step), ROUTER)
+    assert plan is not None
+    visited = _chain(plan, ROUTER)
+    assert sorted(visited) == sorted(plan.numbers.values())
+    assert len(visited) == len(set(visited))
+
+
+def test_a_backend_that_left_does_not_make_the_others_share_ports() -> None:
+    """There are four groups and, after the second up, two addresses."""
+    first = _plan(None, [10, 11, 12, 13])
+    second = _plan(first, [10, 20])
+    slots = [second.slots[backend.address] for backend in second.numbers]
+    assert len(set(slots)) == 2
+
+
+def test_a_backend_that_left_is_unused_and_out_of_the_table() -> None:
+    second = _plan(_plan(None, [10, 11]), [10])
+    assert second.records[1].state is BackendCode.UNUSED
+    assert set(second.table) == {0}
+
+
+def test_too_many_backends_are_refused() -> None:
+    address = IPv4Address("192.0.2.10")
+    backends = tuple(Backend(address, port) for port in range(1, 32770))
+    facts = _plan(None, [10]).facts
+    with pytest.raises(InvalidValueError, match="too many") as refused:
+        make_plan(Request(("eth0",), backends), facts)
+    assert refused.value.hint
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    name=st.text(min_size=1),
+    kind=st.sampled_from(Hash),
+    keys=st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1)),
+    service=st.integers(1, 2**32 - 1),
+    seconds=st.integers(1, 86400),
+)
+def test_no_text_of_the_user_gets_into_a_flag(
+    name: str, kind: Hash, keys: tuple[int, int], service: int, seconds: int
+) -> None:
+    backend = Backend(IPv4Address("192.0.2.10"))
+    facts = Facts(
+        service=IPv4Address(service),
+        ports=(Port(name, 2, bytes(6), Mode.NATIVE, redirect=False),),
+        hops={backend.address: Hop(backend.address, 0)},
+        ephemeral=EPHEMERAL,
+        hash_keys=keys,
+    )
+    asked = Request((name,), (backend,), hash=kind, unreplied_s=seconds, answered_s=seconds)
+    flags = constants(make_plan(asked, facts), shares_ports=True)
+    assert all(FLAG.fullmatch(flag) for flag in flags)
+
+
+def test_every_flag_has_a_default_in_the_program() -> None:
+    config = (source.directory() / "config.h").read_text()
+    for flag in constants(_plan(None, [10]), shares_ports=True):
+        name = flag[2:].split("=")[0].split("(")[0]
+        assert f"#ifndef {name}\n" in config
+
+
+@pytest.mark.parametrize(("option", "name"), [(30, "UNREPLIED_TICKS"), (120, "ANSWERED_TICKS")])
+def test_a_default_timeout_is_the_one_of_the_program(option: int, name: str) -> None:
+    config = (source.directory() / "config.h").read_text()
+    found = re.search(rf"#define {name} (\d+)", config)
+    assert found is not None
+    assert abs(int(found[1]) - option * wire.TICKS_PER_S) < 2

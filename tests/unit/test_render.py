@@ -1,0 +1,100 @@
+"""The status as text and as JSON, for a fixed balancer."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from ipaddress import IPv4Address
+
+from xdplb.model import (
+    ALL_PORTS,
+    Backend,
+    BackendState,
+    BackendStatus,
+    BalancerStatus,
+    Hash,
+    InterfaceStatus,
+    Mode,
+    PortRange,
+)
+from xdplb.render import to_json, to_text
+
+BACKEND = BackendStatus(
+    0,
+    Backend(IPv4Address("172.11.0.20")),
+    BackendState.UP,
+    "02:00:00:00:00:14",
+    IPv4Address("172.11.0.20"),
+    "balancer",
+    0.5,
+    flows=2,
+    packets_in=10,
+    bytes_in=400,
+    packets_out=9,
+    bytes_out=360,
+)
+STATUS = BalancerStatus(
+    interfaces=(InterfaceStatus("balancer", 7, Mode.NATIVE),),
+    program_id=31,
+    program_tag="abcd",
+    version="0.1.0",
+    service=IPv4Address("172.11.0.1"),
+    ports=ALL_PORTS,
+    hash=Hash.SRC_DST,
+    backends=(
+        BACKEND,
+        replace(
+            BACKEND, number=1, backend=Backend(IPv4Address("172.11.0.21"), 53), mac=None, flows=0
+        ),
+    ),
+    flows=2,
+    capacity=262144,
+    nat_ports_used=2,
+    nat_ports_total=72560,
+    verdicts={"forward": 10, "return": 9, "drop_no_port": 0},
+)
+TEXT = """\
+172.11.0.1 udp, all ports, by src-dst, on balancer (native)
+  backend         state  mac                share  flows  packets in  packets out
+  172.11.0.20     up     02:00:00:00:00:14  50.0%      2          10            9
+  172.11.0.21:53  up     unresolved         50.0%      0          10            9
+  flows 2 of 262144, NAT ports 2 of 72560
+  packets: forward 10, return 9
+  program 31, tag abcd, xdplb 0.1.0"""
+
+
+def test_the_text_is_stable() -> None:
+    assert to_text([STATUS]) == TEXT
+
+
+def test_balancers_stand_apart_by_an_empty_line() -> None:
+    assert to_text([STATUS, STATUS]) == f"{TEXT}\n\n{TEXT}"
+
+
+def test_the_json_of_one_backend_is_the_contract_and_what_was_added() -> None:
+    backend = json.loads(to_json([STATUS]))["balancers"][0]["services"][0]["backends"][0]
+    assert backend == {
+        "address": "172.11.0.20",
+        "port": None,
+        "weight": 1,
+        "state": "up",
+        "mac": "02:00:00:00:00:14",
+        "flows": 2,
+        "packets_in": 10,
+        "bytes_in": 400,
+        "packets_out": 9,
+        "bytes_out": 360,
+        "next_hop": "172.11.0.20",
+        "interface": "balancer",
+        "share": 0.5,
+    }
+
+
+def test_the_json_lists_ports_as_they_were_asked_for() -> None:
+    ports = (PortRange(53, 53), PortRange(100, 200))
+    services = json.loads(to_json([replace(STATUS, ports=ports)]))["balancers"][0]["services"]
+    assert services[0]["ports"] == "53,100-200"
+
+
+def test_the_json_names_every_verdict_also_those_at_zero() -> None:
+    assert json.loads(to_json([STATUS]))["balancers"][0]["verdicts"] == STATUS.verdicts
