@@ -16,9 +16,9 @@ static __always_inline bool answer_port_fits(const struct backend *backend, cons
 }
 
 /*
- * The flow that @pkt answers, with the backend's number in @number and the port that
- * the client dialled in @service_port; NULL if it answers none. Backend address and port must both
- * be the flow's (RFC 4787 REQ-8); anything else that comes from a backend is a client like any
+ * The flow that @pkt answers, with the backend's number in @number and the port that the
+ * client dialled in @service_port; NULL if it answers none. Backend address and port must
+ * both be the flow's (RFC 4787 REQ-8); anything else from a backend is a client like any
  * other.
  */
 static __always_inline struct flow *answer_flow(const struct packet *pkt, u32 *number,

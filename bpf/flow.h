@@ -121,9 +121,7 @@ static __always_inline bool flow_is_of(const struct flow *flow, const struct cli
 /* The client is where this packet of it came from: MAC address and interface, one word. */
 static __always_inline void flow_learn_client(struct flow *flow, const struct packet *pkt)
 {
-	u64 mac = mac_word(pkt->eth->source);
-
-	u64 place = mac | (u64)pkt->interface << 48;
+	u64 place = mac_word(pkt->eth->source) | (u64)pkt->interface << 48;
 
 	if (*(u64 *)flow->client_mac != place)
 		*(u64 *)flow->client_mac = place;

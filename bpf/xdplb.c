@@ -4,10 +4,12 @@
  * order of bpf/README.md; this is their table of contents.
  */
 
-/* Count @verdict on a packet that does not leave by XDP, and say it in XDP's words. */
+/* Count @verdict and say it in XDP's words; XDP_TX is for a packet that has yet to be sent. */
 static __always_inline int finish(enum verdict verdict)
 {
 	count_verdict(verdict);
+	if (verdict == FORWARD || verdict == RETURN)
+		return XDP_TX;
 	return verdict < DROP_MALFORMED ? XDP_PASS : XDP_DROP;
 }
 
@@ -15,6 +17,7 @@ int xdplb(struct xdp_md *ctx)
 {
 	struct packet pkt;
 	enum verdict verdict;
+	int action;
 
 	pkt.ctx = ctx;
 	verdict = parse_packet(&pkt);
@@ -23,9 +26,9 @@ int xdplb(struct xdp_md *ctx)
 	verdict = answer_client(&pkt);
 	if (verdict == CONTINUE)
 		verdict = request_backend(&pkt);
-	if (verdict != FORWARD && verdict != RETURN)
-		return finish(verdict);
-	count_verdict(verdict);
+	action = finish(verdict);
+	if (action != XDP_TX)
+		return action;
 	rewrite(&pkt);
 	return transmit(&pkt);
 }

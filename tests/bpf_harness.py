@@ -8,7 +8,7 @@ from functools import cache
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any
 
-from packets import CLIENT, OUR_MAC, SERVICE, backend_mac, udp
+from packets import CLIENT, OUR_MAC, SERVICE, backend_mac, readdressed, udp
 
 from xdplb import source, wire
 from xdplb.kernel import clock, libbpf, program, reservations, tables
@@ -172,6 +172,26 @@ class Loaded(Closing):
         """Let a client send one datagram, and return where its flow leads."""
         assert self.run(udp(src=client, sport=port, dport=dport)).verdict == "forward"
         return self.index(client, port, dport)
+
+    def forwarded(self, packet: bytes, **fields: Any) -> bytes:
+        """What should leave for the backend when the client's flow sends ``packet``.
+
+        Args:
+            packet: From the default client to port 53.
+            fields: More, or other, of what ``packets.readdressed`` takes.
+        """
+        value = self.index()
+        return readdressed(
+            packet,
+            **{
+                "src": SERVICE,
+                "dst": f"{self.backend(value.backend).address}",
+                "sport": value.nat_port,
+                "smac": OUR_MAC,
+                "dmac": backend_mac(value.backend),
+                **fields,
+            },
+        )
 
     def answer(self, value: wire.ClientValue, payload: bytes = b"answer", **more: Any) -> bytes:
         """What the backend of a flow sends back."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MAX_PORT: Final = 65535
 MAX_WEIGHT: Final = 65535
+MAX_BACKENDS: Final = 32768
 DEFAULT_MAX_FLOWS: Final = 262_144
 MAX_FLOWS_LIMIT: Final = 1 << 28
 DEFAULT_UNREPLIED_S: Final = 30
@@ -110,7 +111,7 @@ class Endpoint:
         return f"{self.address}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Backend:
     """One server.
 

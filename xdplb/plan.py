@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Final
 
 from xdplb import wire
 from xdplb.errors import InvalidValueError
-from xdplb.model import ALL_PORTS, DEFAULT_MAX_FLOWS, Backend, Hash, Mode, PortRange
+from xdplb.model import (
+    ALL_PORTS,
+    DEFAULT_MAX_FLOWS,
+    MAX_BACKENDS,
+    Backend,
+    Hash,
+    Mode,
+    PortRange,
+)
 from xdplb.ports import NatPool, SlotRange, assign_groups, cut_groups, make_pool
 from xdplb.selection import MAGLEV_SIZE, build_table, select_slot
 from xdplb.wire import BackendCode, BackendRecord, ClientKey, ClientValue, FlowCode
@@ -25,7 +33,6 @@ if TYPE_CHECKING:
     from xdplb.model import Request, Reservation
 
 MIN_BACKENDS: Final = 256
-MAX_BACKENDS: Final = 32768
 _REFRESH_TICKS: Final = 16
 _HASH_NUMBER: Final = {Hash.SRC_DST: 0, Hash.FIVE_TUPLE: 1, Hash.SRC: 2}
 

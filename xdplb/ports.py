@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from xdplb.errors import InvalidValueError
-from xdplb.model import MAX_PORT, PortRange
+from xdplb.model import MAX_BACKENDS, MAX_PORT, PortRange
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from ipaddress import IPv4Address
 
 FIRST_UNPRIVILEGED: Final = 1024
-MAX_GROUPS: Final = 32768
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +80,12 @@ class SlotRange:
 
 
 def cut_groups(capacity: int, ports: int) -> list[SlotRange]:
-    """Cut ``capacity`` records into groups of ``ports``; the last one may be smaller."""
-    return [SlotRange(first, min(ports, capacity - first)) for first in range(0, capacity, ports)]
+    """Cut ``capacity`` records into groups of ``ports``; the last one may be smaller.
+
+    There are no more groups than there can be backends.
+    """
+    firsts = range(0, capacity, ports)[:MAX_BACKENDS]
+    return [SlotRange(first, min(ports, capacity - first)) for first in firsts]
 
 
 def assign_groups(

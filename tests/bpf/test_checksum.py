@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import pytest
 from bpf_harness import Loaded, make_request
 from packets import (
-    BACKEND_MAC,
     CLIENT,
     CLIENT_MAC,
     OUR_MAC,
@@ -50,19 +49,6 @@ def generic() -> Iterator[Loaded]:
         yield loaded
 
 
-def forwarded(balancer: Loaded, packet: bytes, keep_checksum: int | None = None) -> bytes:
-    """What should leave for the backend."""
-    return readdressed(
-        packet,
-        keep_checksum=keep_checksum,
-        src=SERVICE,
-        dst="172.11.0.20",
-        sport=balancer.index().nat_port,
-        smac=OUR_MAC,
-        dmac=BACKEND_MAC,
-    )
-
-
 def partial(packet: bytes) -> bytes:
     """The packet as a sender with checksum offload leaves it."""
     return packet[:40] + pseudo_sum(packet).to_bytes(2, "big") + packet[42:]
@@ -73,7 +59,7 @@ def test_a_whole_checksum_is_right_for_every_length(either: Loaded) -> None:
     either.open()
     for length in LENGTHS:
         packet = udp(source.randbytes(length))
-        assert either.run(packet).packet == forwarded(either, packet), length
+        assert either.run(packet).packet == either.forwarded(packet), length
 
 
 def test_a_partial_checksum_is_finished_in_native_mode(native: Loaded) -> None:
@@ -81,21 +67,21 @@ def test_a_partial_checksum_is_finished_in_native_mode(native: Loaded) -> None:
     native.open()
     for length in LENGTHS:
         packet = udp(source.randbytes(length))
-        assert native.run(partial(packet)).packet == forwarded(native, packet), length
+        assert native.run(partial(packet)).packet == native.forwarded(packet), length
 
 
 def test_padding_is_no_part_of_a_partial_checksum(native: Loaded) -> None:
     native.open()
     packet = udp(b"odd")
     result = native.run(partial(packet) + b"\xff" * 15)
-    assert result.packet == forwarded(native, packet) + b"\xff" * 15
+    assert result.packet == native.forwarded(packet) + b"\xff" * 15
 
 
 def test_a_partial_checksum_stays_partial_in_generic_mode(generic: Loaded) -> None:
     generic.open()
     for length in LENGTHS:
         packet = udp(b"\x5a" * length)
-        expected = forwarded(generic, packet)
+        expected = generic.forwarded(packet)
         assert generic.run(partial(packet)).packet == partial(expected), length
 
 
@@ -110,21 +96,21 @@ def test_an_answer_with_a_partial_checksum_is_finished_too(native: Loaded) -> No
 def test_no_checksum_stays_none(either: Loaded) -> None:
     either.open()
     packet = udp(header={"chksum": 0})
-    assert either.run(packet).packet == forwarded(either, packet, keep_checksum=0)
+    assert either.run(packet).packet == either.forwarded(packet, keep_checksum=0)
 
 
 def test_a_checksum_that_comes_to_zero_is_sent_as_all_ones(either: Loaded) -> None:
     either.open()
-    word = udp_checksum(forwarded(either, udp(b"\0\0")))
+    word = udp_checksum(either.forwarded(udp(b"\0\0")))
     packet = udp(word.to_bytes(2, "big"))  # the sum comes to 0xffff, its complement to 0
     result = either.run(packet).packet
-    assert result == forwarded(either, packet)
+    assert result == either.forwarded(packet)
     assert udp_checksum(result) == 0xFFFF
 
 
 def test_a_partial_checksum_that_comes_to_zero_is_sent_as_all_ones(native: Loaded) -> None:
     native.open()
-    word = udp_checksum(forwarded(native, udp(b"\0\0")))
+    word = udp_checksum(native.forwarded(udp(b"\0\0")))
     packet = udp(word.to_bytes(2, "big"))
     assert udp_checksum(native.run(partial(packet)).packet) == 0xFFFF
 
@@ -136,7 +122,7 @@ def test_a_wrong_checksum_stays_wrong_by_as_much(either: Loaded, wrong_by: int) 
     right = udp_checksum(packet)
     spoilt = packet[:40] + ((right + wrong_by) % 0xFFFF).to_bytes(2, "big") + packet[42:]
     result = udp_checksum(either.run(spoilt).packet)
-    expected = udp_checksum(forwarded(either, packet))
+    expected = udp_checksum(either.forwarded(packet))
     assert (result - expected) % 0xFFFF == wrong_by
 
 
@@ -148,7 +134,7 @@ def test_a_whole_checksum_that_looks_partial_is_not_broken(either: Loaded) -> No
     word = (udp_checksum(probe) - pseudo_sum(probe)) % 0xFFFF
     packet = udp(word.to_bytes(2, "big"))
     assert udp_checksum(packet) == pseudo_sum(packet)
-    assert either.run(packet).packet == forwarded(either, packet)
+    assert either.run(packet).packet == either.forwarded(packet)
 
 
 def test_random_payloads_never_get_a_wrong_checksum(either: Loaded) -> None:
@@ -156,7 +142,7 @@ def test_random_payloads_never_get_a_wrong_checksum(either: Loaded) -> None:
     either.open()
     for _ in range(1500):
         packet = udp(source.randbytes(source.randint(0, 64)))
-        assert either.run(packet).packet == forwarded(either, packet)
+        assert either.run(packet).packet == either.forwarded(packet)
 
 
 def test_ip_header_checksums_never_go_wrong(either: Loaded) -> None:
@@ -164,4 +150,4 @@ def test_ip_header_checksums_never_go_wrong(either: Loaded) -> None:
     either.open()
     for number in range(1500):
         packet = udp(ip={"id": source.randrange(65536), "ttl": source.randint(2, 255)})
-        assert either.run(packet).packet == forwarded(either, packet), number
+        assert either.run(packet).packet == either.forwarded(packet), number

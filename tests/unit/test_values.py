@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from xdplb import errors, source, wire
 from xdplb.balancer import Balancer
 from xdplb.errors import InvalidValueError, TableError, XdplbError
-from xdplb.model import Backend, Endpoint, Hash, Mode, PortRange, Reservation
+from xdplb.model import MAX_BACKENDS, Backend, Endpoint, Hash, Mode, PortRange, Reservation
 from xdplb.plan import Facts, Hop, Plan, Port, constants, make_plan, shares_ports
 from xdplb.ports import NatPool, SlotRange, assign_groups, cut_groups, make_pool
 from xdplb.render import to_json, to_text
@@ -306,3 +306,7 @@ def test_one_address_with_and_without_a_port_is_two_backends() -> None:
     address = IPv4Address("192.0.2.10")
     shares = Counter(build_table([(0, Backend(address)), (1, Backend(address, 53))]))
     assert shares[0] == pytest.approx(shares[1], abs=1)
+
+
+def test_there_are_no_more_groups_than_there_can_be_backends() -> None:
+    assert len(cut_groups(10**6, 1)) == MAX_BACKENDS
