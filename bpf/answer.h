@@ -15,6 +15,32 @@ static __always_inline bool answer_port_fits(const struct backend *backend, cons
 	       (HAVE_RESERVATIONS && owner_state(flow->owner) == FLOW_RESERVED);
 }
 
+/* Fill @slots with the part of reverse_lookup that is backend @address's; false without one. */
+static __always_inline bool backend_slots(__be32 address, struct slot_range *slots)
+{
+	u32 index = address * 0x9e3779b97f4a7c15ULL >> 48;
+
+#pragma clang loop unroll(disable)
+	for (u32 step = 0; step < BUCKET_STEPS; step++, index++) {
+		struct address_bucket *bucket;
+		u32 number = index & (MAX_BACKENDS - 1);
+
+		bucket = backend_ports.lookup(&number);
+		if (!bucket)
+			return false;
+#pragma clang loop unroll(full)
+		for (u32 place = 0; place < BUCKET_SIZE; place++) {
+			if (bucket->address[place] == address) {
+				*slots = bucket->slots[place];
+				return true;
+			}
+		}
+		if (!bucket->continues)
+			return false;
+	}
+	return false;
+}
+
 /*
  * The flow that @pkt answers, with the backend's number in @number and the port that the
  * client dialled in @service_port; NULL if it answers none. Backend address and port must
@@ -24,17 +50,16 @@ static __always_inline bool answer_port_fits(const struct backend *backend, cons
 static __always_inline struct flow *answer_flow(const struct packet *pkt, u32 *number,
 						__be16 *service_port)
 {
-	struct slot_range *range;
+	struct slot_range slots;
 	struct backend *backend;
 	struct flow *flow;
 	u32 offset;
 
 	if (!nat_offset(be16(pkt->udp->destination), &offset))
 		return NULL;
-	range = backend_ports.lookup(&pkt->ip->source);
-	if (!range || offset >= range->count)
+	if (!backend_slots(pkt->ip->source, &slots) || offset >= slots.count)
 		return NULL;
-	offset += range->first;
+	offset += slots.first;
 	flow = reverse_lookup.lookup(&offset);
 	if (!flow || !owner_is_flow(flow->owner))
 		return NULL;

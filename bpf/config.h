@@ -68,13 +68,23 @@
 #define HAVE_RESERVATIONS 0
 #endif
 
-/* The most backends that share one next hop; bounds a loop. */
+/* Room for backends, a power of two. */
 #ifndef MAX_BACKENDS
 #define MAX_BACKENDS 256
 #endif
 
-/* A tick is 2^26 ns, 67 ms: fine enough for timeouts, and 32 bits last nine years. */
-#define TICK_SHIFT 26
+/* How many buckets of backend_ports an address may be found in. */
+#define BUCKET_STEPS 8
+
+/*
+ * A tick is 2^26 ns, 67 ms: fine enough for timeouts, and 32 bits last nine years. It is
+ * made of the kernel's jiffies, which take no call to read: each is JIFFY_SCALE / 2^20
+ * ticks. The default is for 250 jiffies a second.
+ */
+#ifndef JIFFY_SCALE
+#define JIFFY_SCALE 62500
+#endif
+#define JIFFY_SHIFT 20
 
 /* Idle times after which a port may be given away, in ticks: 30 s and 120 s. */
 #ifndef UNREPLIED_TICKS
@@ -92,7 +102,11 @@
 #define REFRESH_TICKS 16
 #endif
 
-/* A new flow looks at this many windows of this many records for a free one. */
+/* Where a flow is looked for first: this many records, at the place that its hash says. */
+#define HOME_SHIFT 2
+#define HOME_PLACES (1 << HOME_SHIFT)
+
+/* A new flow that finds them taken looks at so many windows of so many records. */
 #define PROBE_WINDOWS 4
 #define PROBE_WINDOW 32
 

@@ -2,16 +2,17 @@
 /*
  * The flow table: find a flow from either side, open one, keep it fresh.
  *
- * A record in reverse_lookup owns the flow; its entry in client_port is the index.
- * Whoever wins the compare-and-swap of a record's owner word may change the rest of
- * it and its index. A record that may be taken over has been idle for a timeout, and
- * by then its index entry looks stale too (REFRESH_TICKS), so whoever still holds
- * that entry asks the record before it sends anything.
+ * A record in reverse_lookup owns the flow; its entry in client_port is the index. A
+ * flow lies at its home if it can: at one of the places that its hash says. Most flows
+ * are found there without the index.
+ *
+ * Whoever wins the compare-and-swap of a record's owner word may change the rest of it
+ * and its index. Only a record that has been idle for a timeout may be taken over, and
+ * whoever uses a record that has been idle for a second renews it first: so nobody uses
+ * a record while somebody else takes it.
  */
 #ifndef XDPLB_FLOW_H
 #define XDPLB_FLOW_H
-
-#define SEEN_MASK 0xffffff
 
 static __always_inline u64 owner_word(u32 seen, u32 backend, u32 state, u32 generation)
 {
@@ -43,6 +44,12 @@ static __always_inline u64 owner_renew(u64 owner, u32 state, u32 now)
 static __always_inline bool owner_is_flow(u64 owner)
 {
 	return owner_state(owner) >= FLOW_UNREPLIED;
+}
+
+/* Was the flow opened toward @backend, number @number, and not toward one that had it before? */
+static __always_inline bool owner_is_toward(u64 owner, const struct backend *backend, u32 number)
+{
+	return owner_backend(owner) == number && owner >> 56 == backend->generation;
 }
 
 /* May the record of @owner be given to somebody else? */
@@ -128,32 +135,28 @@ static __always_inline void flow_learn_client(struct flow *flow, const struct pa
 }
 
 /*
- * Is @value's flow still this client's? Looks at the record at most once a second, and
- * then also says there that the flow is alive. False: the index entry leads nowhere.
+ * The flow of @key in @flow, whose owner word was @owner, is about to be used at @pkt's
+ * time: say so in the record, at most once a second. False where somebody else has just
+ * taken the record over.
  */
 static __always_inline bool flow_refresh(const struct packet *pkt, const struct client_key *key,
-					 struct client_value *value, const struct backend *backend)
+					 struct flow *flow, u64 owner)
 {
-	struct flow *flow;
-	u64 owner;
-
-	if (((pkt->now - (value->seen >> 8)) & SEEN_MASK) < REFRESH_TICKS)
+	if (pkt->now - owner_seen(owner) < REFRESH_TICKS)
 		return true;
-	flow = flow_at(backend, value->nat_port);
-	if (!flow)
-		return false;
-	owner = flow->owner;
-	if (!owner_is_flow(owner) || owner_backend(owner) != value->backend ||
-	    !flow_is_of(flow, key))
-		return false;
 	if (__sync_val_compare_and_swap(&flow->owner, owner,
 					owner_renew(owner, owner_state(owner), pkt->now)) != owner)
 		return owner_is_flow(flow->owner) && flow_is_of(flow, key);
 	flow_learn_client(flow, pkt);
 	if (HAVE_RESERVATIONS && owner_state(owner) == FLOW_RESERVED)
 		flow->service_port = pkt->udp->destination;
-	value->seen = (pkt->now & SEEN_MASK) << 8 | backend->generation;
 	return true;
+}
+
+/* The first place of a flow with @hash among @backend's records; a home is never cut off. */
+static __always_inline u32 flow_home(const struct backend *backend, u32 hash)
+{
+	return (u64)hash * (backend->slot_count / HOME_PLACES) >> 32 << HOME_SHIFT;
 }
 
 /* Take the index entry of an idle @flow away before its record is used anew. */
@@ -176,12 +179,13 @@ static __always_inline void flow_forget(const struct flow *flow, u64 owner, __be
  * Look for a free record of @backend and claim it with @claimed. True with its offset and
  * the word it had; false when none was free.
  *
- * Starts at a random place, so that nobody outside can tell the next port (RFC 6056),
- * and looks at PROBE_WINDOWS windows spread over the whole range: all of a range of up
- * to PROBE_WINDOWS * PROBE_WINDOW records.
+ * The @home of the flow comes first. Then follow PROBE_WINDOWS windows spread over the
+ * whole range, from a random place on: all of a range of up to PROBE_WINDOWS *
+ * PROBE_WINDOW records. Nobody outside can tell the port (RFC 6056): the one place comes
+ * of a secret hash, the other of chance.
  */
-static __always_inline bool flow_probe(const struct backend *backend, u32 now, u64 claimed,
-				       u32 *offset, u64 *owner)
+static __always_inline bool flow_probe(const struct backend *backend, u32 home, u32 now,
+				       u64 claimed, u32 *offset, u64 *owner)
 {
 	u32 count = backend->slot_count;
 	u32 start = (u64)bpf_get_prandom_u32() * count >> 32;
@@ -190,13 +194,15 @@ static __always_inline bool flow_probe(const struct backend *backend, u32 now, u
 	if (stride < PROBE_WINDOW)
 		stride = PROBE_WINDOW;
 #pragma clang loop unroll(disable)
-	for (u32 probe = 0; probe < PROBE_WINDOWS * PROBE_WINDOW; probe++) {
+	for (u32 step = 0; step < HOME_PLACES + PROBE_WINDOWS * PROBE_WINDOW; step++) {
+		u32 probe = step - HOME_PLACES;
 		u32 place = start + probe / PROBE_WINDOW * stride + probe % PROBE_WINDOW;
 		struct flow *flow;
 		u32 index;
 
 		place = place >= count ? place - count : place;
 		place = place >= count ? place - count : place;
+		place = step < HOME_PLACES ? home + step : place;
 		index = backend->slot_first + place;
 		flow = reverse_lookup.lookup(&index);
 		if (!flow || place >= count)
@@ -211,19 +217,19 @@ static __always_inline bool flow_probe(const struct backend *backend, u32 now, u
 }
 
 /*
- * Claim a free record toward backend number @number, for a packet at @now. Returns the
+ * Claim a free record toward backend number @number, for a flow with @hash. Returns the
  * record, its port in @port, or NULL when none was free. The record is looked up anew
  * after the search, so that the verifier need not follow each place of it to the end.
  */
-static __always_inline struct flow *flow_claim(const struct backend *backend, u32 number, u32 now,
-					       __be16 *port)
+static __always_inline struct flow *flow_claim(const struct backend *backend, u32 number, u32 hash,
+					       u32 now, __be16 *port)
 {
 	u64 claimed = owner_word(now, number, FLOW_CLAIMED, backend->generation);
 	struct flow *flow;
 	u32 offset, index;
 	u64 owner;
 
-	if (!flow_probe(backend, now, claimed, &offset, &owner))
+	if (!flow_probe(backend, flow_home(backend, hash), now, claimed, &offset, &owner))
 		return NULL;
 	index = backend->slot_first + offset;
 	flow = reverse_lookup.lookup(&index);
@@ -236,22 +242,19 @@ static __always_inline struct flow *flow_claim(const struct backend *backend, u3
 }
 
 /*
- * Open a flow for @key toward backend number @number: claim a record, index it, publish.
+ * Open a flow for @key, with @hash, toward backend number @number: claim a record, index it, publish.
  *
  * FORWARD and the port in @port; else the reason. Where another CPU opened the same
  * flow just now, that one counts and this record is given back.
  */
 static __always_inline enum verdict flow_open(const struct packet *pkt,
 					      const struct client_key *key,
-					      const struct backend *backend, u32 number,
+					      const struct backend *backend, u32 number, u32 hash,
 					      __be16 *port)
 {
-	struct client_value value = {
-		.backend = number,
-		.seen = (pkt->now & SEEN_MASK) << 8 | backend->generation,
-	};
+	struct client_value value = {.backend = number};
 	struct client_value *other;
-	struct flow *flow = flow_claim(backend, number, pkt->now, port);
+	struct flow *flow = flow_claim(backend, number, hash, pkt->now, port);
 
 	if (!flow)
 		return DROP_NO_PORT;

@@ -21,8 +21,8 @@ BPF_TABLE("hash", struct client_key, struct client_value, client_port, 1);
  */
 BPF_TABLE("array", u32, struct flow, reverse_lookup, 1);
 
-/* Backend address -> its part of reverse_lookup. Written by Python. */
-BPF_TABLE("hash", __be32, struct slot_range, backend_ports, 1);
+/* Hash of a backend's address -> its part of reverse_lookup. Written by Python. */
+BPF_TABLE("array", u32, struct address_bucket, backend_ports, 1);
 
 /* Next hop address -> the first backend behind it. Written by Python. */
 BPF_TABLE("hash", __be32, u32, next_hops, 1);

@@ -48,7 +48,7 @@ static __always_inline enum verdict parse_packet(struct packet *pkt)
 	if ((void *)(pkt->udp + 1) > end || pkt->udp_room < sizeof(struct udp_header))
 		return PASS_NOT_OURS;
 	pkt->is_fragment = pkt->ip->fragment & be16(IPV4_MORE_FRAGMENTS);
-	pkt->now = bpf_ktime_get_coarse_ns() >> TICK_SHIFT;
+	pkt->now = bpf_jiffies64() * JIFFY_SCALE >> JIFFY_SHIFT;
 	return CONTINUE;
 }
 

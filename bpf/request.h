@@ -12,30 +12,76 @@ struct path {
 	__be16 nat_port;
 };
 
-/* May a flow of @generation stay with @backend? */
-static __always_inline bool backend_keeps(const struct backend *backend, u32 generation)
+/* May flows stay with @backend? */
+static __always_inline bool backend_keeps(const struct backend *backend)
 {
-	return backend->generation == (u8)generation &&
-	       (backend->state == BACKEND_UP || backend->state == BACKEND_DRAIN);
+	return backend->state == BACKEND_UP || backend->state == BACKEND_DRAIN;
 }
 
 /*
- * Fill @path from the flow of @key, if there is one. An index entry that leads nowhere,
+ * Is the flow of @key at its home, toward the backend that a new flow would get? Then
+ * @path gets its port: no index is asked, and one cache line of the table is read.
+ */
+static __always_inline bool request_at_home(const struct packet *pkt, const struct client_key *key,
+					    u32 hash, struct path *path)
+{
+	const struct backend *backend = path->backend;
+	struct flow *flow = NULL;
+	u64 owner = 0;
+	u32 place;
+
+	if (!backend || !backend_keeps(backend) || backend->slot_count < HOME_PLACES)
+		return false;
+	place = flow_home(backend, hash);
+#pragma clang loop unroll(full)
+	for (u32 step = 0; step < HOME_PLACES; step++, place++) {
+		u32 index = backend->slot_first + place;
+
+		flow = reverse_lookup.lookup(&index);
+		if (!flow)
+			return false;
+		owner = flow->owner;
+		if (flow_is_of(flow, key) && owner_is_flow(owner) &&
+		    owner_is_toward(owner, backend, path->number))
+			break;
+		flow = NULL;
+	}
+	if (!flow || !flow_refresh(pkt, key, flow, owner))
+		return false;
+	path->nat_port = nat_port(place);
+	return true;
+}
+
+/*
+ * Fill @path from the index entry of @key, if there is one: the flow lies elsewhere than
+ * at home, or goes to another backend than a new one would. An entry that leads nowhere,
  * or to a backend that is gone, is removed.
  */
-static __always_inline bool request_find(const struct packet *pkt, struct client_key *key,
-					 struct path *path)
+static __always_inline bool request_indexed(const struct packet *pkt, struct client_key *key,
+					    struct path *path)
 {
 	struct client_value *value = client_port.lookup(key);
+	struct backend *backend;
+	struct flow *flow;
+	__be16 port;
+	u32 number;
+	u64 owner;
 
 	if (!value)
 		return false;
-	path->number = value->backend;
-	path->nat_port = value->nat_port;
-	path->backend = backends.lookup(&path->number);
-	if (path->backend && backend_keeps(path->backend, value->seen) &&
-	    flow_refresh(pkt, key, value, path->backend))
+	number = value->backend;
+	port = value->nat_port;
+	backend = backends.lookup(&number);
+	flow = backend && backend_keeps(backend) ? flow_at(backend, port) : NULL;
+	owner = flow ? flow->owner : 0;
+	/* A record that is only claimed is being opened by another CPU, which wrote the entry. */
+	if (flow && owner_state(owner) != FLOW_FREE && owner_is_toward(owner, backend, number) &&
+	    flow_is_of(flow, key) && flow_refresh(pkt, key, flow, owner)) {
+		path->backend = backend;
+		path->number = number;
+		path->nat_port = port;
 		return true;
+	}
 	client_port.delete(key);
 	return false;
 }
@@ -69,19 +115,18 @@ static __always_inline bool source_is_sane(__be32 source)
 	return first != 0 && first != 127 && first < 224 && source != (__be32)SERVICE_ADDRESS;
 }
 
-/* Choose a backend for the client of @pkt and open its flow. FORWARD, or a DROP. */
+/* Open the flow of @key, with @hash, by @path. FORWARD, or a DROP. */
 static __always_inline enum verdict request_open(const struct packet *pkt,
-						 const struct client_key *key, struct path *path)
+						 const struct client_key *key, u32 hash,
+						 struct path *path)
 {
 	if (!source_is_sane(pkt->ip->source))
 		return DROP_MARTIAN;
-	path->number = select_backend(pkt);
-	path->backend = backends.lookup(&path->number);
 	if (!path->backend || path->backend->state != BACKEND_UP)
 		return DROP_NO_BACKEND;
 	if (!path->backend->mac)
 		return DROP_UNRESOLVED;
-	return flow_open(pkt, key, path->backend, path->number, &path->nat_port);
+	return flow_open(pkt, key, path->backend, path->number, hash, &path->nat_port);
 }
 
 /* FORWARD with the route to a backend, PASS if @pkt is not the service's, or a DROP. */
@@ -91,15 +136,21 @@ static __always_inline enum verdict request_backend(struct packet *pkt)
 	struct route *route = &pkt->route;
 	struct path path = {};
 	enum verdict verdict;
+	u64 select_hash;
 	bool is_known;
+	u32 hash;
 
 	if (!service_has_port(be16(pkt->udp->destination)))
 		return PASS_NOT_OURS;
-	is_known = request_find(pkt, &key, &path);
+	select_hash = hash_packet(pkt);
+	hash = hash_flow(pkt, select_hash);
+	path.number = select_backend(select_hash);
+	path.backend = backends.lookup(&path.number);
+	is_known = request_at_home(pkt, &key, hash, &path) || request_indexed(pkt, &key, &path);
 	if (HAVE_RESERVATIONS && !is_known) {
 		struct client_key reserved = client_key(pkt, 0);
 
-		is_known = request_find(pkt, &reserved, &path);
+		is_known = request_indexed(pkt, &reserved, &path);
 	}
 	if (SERVICE_SHARES_PORTS && !is_known && host_wants(pkt))
 		return PASS_SOCKET;
@@ -107,7 +158,7 @@ static __always_inline enum verdict request_backend(struct packet *pkt)
 	if (verdict != CONTINUE)
 		return verdict;
 	if (!is_known) {
-		verdict = request_open(pkt, &key, &path);
+		verdict = request_open(pkt, &key, hash, &path);
 		if (verdict != FORWARD)
 			return verdict;
 	}

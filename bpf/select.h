@@ -26,7 +26,8 @@ static __always_inline u64 hash_word(u64 hash, u64 word)
 	return hash ^ (hash >> 29);
 }
 
-static __always_inline u32 hash_packet(const struct packet *pkt)
+/* The hash that chooses a backend, by its upper half. */
+static __always_inline u64 hash_packet(const struct packet *pkt)
 {
 	u64 destination = SERVICE_HASH == HASH_SRC ? 0 : pkt->ip->destination;
 	u64 hash = hash_word(HASH_KEY_0, (u64)pkt->ip->source << 32 | destination);
@@ -34,11 +35,19 @@ static __always_inline u32 hash_packet(const struct packet *pkt)
 	if (SERVICE_HASH == HASH_5_TUPLE)
 		hash = hash_word(hash, (u64)pkt->udp->source << 32 |
 					       (u64)pkt->udp->destination << 16 | PROTOCOL_UDP);
-	return hash >> 32;
+	return hash;
 }
 
-/* The backend for a new flow of @pkt's client, or NO_BACKEND. */
-static __always_inline u32 select_backend(const struct packet *pkt)
+/* The hash that says where among its backend's records the flow of @pkt has its home. */
+static __always_inline u32 hash_flow(const struct packet *pkt, u64 hash)
+{
+	return hash_word(hash, (u64)pkt->udp->source << 32 | (u64)pkt->udp->destination << 16 |
+				       PROTOCOL_UDP) >>
+	       32;
+}
+
+/* The backend for a new flow with @hash, or NO_BACKEND. */
+static __always_inline u32 select_backend(u64 hash)
 {
 	u32 number = 0;
 	struct service *service = services.lookup(&number);
@@ -51,7 +60,7 @@ static __always_inline u32 select_backend(const struct packet *pkt)
 	table = maglev.lookup(&number);
 	if (!table)
 		return NO_BACKEND;
-	slot = (u64)hash_packet(pkt) * MAGLEV_SIZE >> 32;
+	slot = (hash >> 32) * MAGLEV_SIZE >> 32;
 	return table[slot];
 }
 

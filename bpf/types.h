@@ -59,14 +59,11 @@ struct client_key {
 
 _Static_assert(sizeof(struct client_key) == 16, "struct client_key");
 
-/*
- * Where the flow went. @seen is the tick of the last look at the record, shifted
- * left by eight, and the backend's generation in the low eight bits.
- */
+/* Where the flow went; its record in reverse_lookup knows the rest. */
 struct client_value {
 	__be16 nat_port;
 	u16 backend;
-	u32 seen;
+	u8 reserved[4];
 };
 
 _Static_assert(sizeof(struct client_value) == 8, "struct client_value");
@@ -86,7 +83,8 @@ enum flow_state {
  * @owner is the one word that claims, refreshes and frees the record, always by
  * compare-and-swap: last_seen tick (32 bits), backend (16), state (8), generation
  * (8), from the low end up. Everything below it belongs to whoever set it.
- * @interface is where the client was last seen, and @client_mac who brought it.
+ * @interface is where the client was last seen, and @client_mac who brought it. No
+ * record crosses a cache line.
  */
 struct flow {
 	u64 owner;
@@ -95,9 +93,10 @@ struct flow {
 	__be16 service_port;
 	u8 client_mac[6];
 	u16 interface;
+	u8 reserved[8];
 };
 
-_Static_assert(sizeof(struct flow) == 24, "struct flow");
+_Static_assert(sizeof(struct flow) == 32, "struct flow");
 
 /* The part of reverse_lookup that answers from one backend address fall into. */
 struct slot_range {
@@ -105,7 +104,20 @@ struct slot_range {
 	u32 count;
 };
 
-_Static_assert(sizeof(struct slot_range) == 8, "struct slot_range");
+#define BUCKET_SIZE 4
+
+/*
+ * Backend addresses with the same hash, one cache line; an empty place is 0. Where one
+ * bucket has no place left, @continues is set and the next bucket has the others.
+ */
+struct address_bucket {
+	__be32 address[BUCKET_SIZE];
+	struct slot_range slots[BUCKET_SIZE];
+	u32 continues;
+	u8 reserved[12];
+};
+
+_Static_assert(sizeof(struct address_bucket) == 64, "struct address_bucket");
 
 /* One service: which of its two Maglev tables counts. */
 struct service {

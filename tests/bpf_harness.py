@@ -38,7 +38,8 @@ class Result:
 @cache
 def _compiled(flags: tuple[str, ...]) -> ObjectCode:
     with Compiler(source.headers()) as compiler:
-        return compiler.compile(source.text(), ["-Wall", "-Werror", *flags], source.FUNCTION)
+        every = ["-Wall", "-Werror", f"-DJIFFY_SCALE={clock.jiffy_scale()}", *flags]
+        return compiler.compile(source.text(), every, source.FUNCTION)
 
 
 def make_request(*backends: str, **options: Any) -> Request:
@@ -99,7 +100,7 @@ class Loaded(Closing):
     def run(self, packet: bytes) -> Result:
         """Give one packet to the program."""
         before = self.verdicts()
-        action, out = libbpf.run_once(self.fd, packet, room=70000)
+        done = libbpf.run_program(self.fd, packet, room=70000)
         counted = {
             name: count - before[name]
             for name, count in self.verdicts().items()
@@ -109,7 +110,7 @@ class Loaded(Closing):
         ((verdict, times),) = counted.items()
         assert times == 1
         SEEN_VERDICTS.add(verdict)
-        return Result(verdict, action, out)
+        return Result(verdict, done.returned, done.packet)
 
     def verdicts(self) -> dict[str, int]:
         """Packets by verdict."""
@@ -152,10 +153,6 @@ class Loaded(Closing):
             self.maps["reverse_lookup"],
             wire.U32.pack(self.flow_place(value)),
             flow._replace(owner=owner).pack(),
-        )
-        key = wire.ClientKey(IPv4Address(client), port, IPv4Address(SERVICE), dport)
-        libbpf.update(
-            self.maps["client_port"], key.pack(), value._replace(seen=owner.seen & 0xFFFFFF).pack()
         )
 
     def entries(self) -> dict[wire.ClientKey, wire.ClientValue]:

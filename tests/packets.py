@@ -10,7 +10,7 @@ from scapy.layers.l2 import ARP, Ether
 OUR_MAC = "02:00:00:00:00:01"
 CLIENT_MAC = "02:00:00:00:00:22"
 BACKEND_MAC = "02:00:00:00:01:00"
-"""The MAC address of backend number 0; number n has n in the last byte."""
+"""The MAC address of backend number 0; number n has n in the last two bytes."""
 
 SERVICE = "172.11.0.1"
 CLIENT = "172.11.0.22"
@@ -18,7 +18,7 @@ CLIENT = "172.11.0.22"
 
 def backend_mac(number: int) -> str:
     """What backend ``number`` of the harness is reached at."""
-    return f"02:00:00:00:01:{number:02x}"
+    return f"02:00:00:00:{1 + number // 256:02x}:{number % 256:02x}"
 
 
 def udp(

@@ -21,7 +21,7 @@ from xdplb.model import (
     PortRange,
 )
 from xdplb.ports import NatPool, SlotRange, assign_groups, cut_groups, make_pool
-from xdplb.selection import MAGLEV_SIZE, build_table, select_slot
+from xdplb.selection import MAGLEV_SIZE, address_hash, build_table, select_slot
 from xdplb.wire import BackendCode, BackendRecord, ClientKey, ClientValue, FlowCode
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 MIN_BACKENDS: Final = 256
 _REFRESH_TICKS: Final = 16
+BUCKET_STEPS: Final = 8
 _HASH_NUMBER: Final = {Hash.SRC_DST: 0, Hash.FIVE_TUPLE: 1, Hash.SRC: 2}
 
 
@@ -126,6 +127,32 @@ class Plan:
         return [
             wire.InterfaceRecord(port.mac, port.index, port.redirect).pack()
             for port in self.facts.ports
+        ]
+
+    def buckets(self) -> list[wire.AddressBucket]:
+        """The ``backend_ports`` map: where the program looks an address up.
+
+        Raises:
+            InvalidValueError: So many addresses share a hash that it would not find one.
+        """
+        found: list[list[tuple[IPv4Address, int, int]]] = [[] for _ in range(self.room)]
+        continues = [False] * self.room
+        for address, slots in self.slots.items():
+            bucket = address_hash(address) % self.room
+            for _ in range(BUCKET_STEPS):
+                if len(found[bucket]) < wire.BUCKET_SIZE:
+                    found[bucket].append((address, slots.first, slots.count))
+                    break
+                continues[bucket] = True
+                bucket = (bucket + 1) % self.room
+            else:
+                raise InvalidValueError(
+                    f"backend {address} has no place in a table of {self.room} buckets",
+                    "its hash is that of too many others; give it another address",
+                )
+        return [
+            wire.AddressBucket(tuple(entries), more)
+            for entries, more in zip(found, continues, strict=True)
         ]
 
 
@@ -307,7 +334,7 @@ def _reserve(  # noqa: PLR0913 - all that a reservation depends on
         )
     return ReservedFlow(
         key=ClientKey(item.client.address, item.client.port, facts.service, 0),
-        value=ClientValue(item.nat_port, number, 0, record.generation),
+        value=ClientValue(item.nat_port, number),
         index=record.slot_first + offset,
         flow=wire.FlowRecord(
             owner=wire.Owner(0, number, FlowCode.RESERVED, record.generation),

@@ -99,6 +99,11 @@ def select_slot(
     return (value >> 32) * MAGLEV_SIZE >> 32
 
 
+def address_hash(address: IPv4Address) -> int:
+    """Where the program looks for a backend address: 16 bits, not secret."""
+    return (_as_loaded(address.packed) * _MULTIPLIER & _WORD) >> 48
+
+
 def _hash_word(value: int, word: int, key: int) -> int:
     value = (value ^ word) * _MULTIPLIER & _WORD
     value ^= value >> 32

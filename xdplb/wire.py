@@ -12,11 +12,12 @@ from enum import IntEnum
 from ipaddress import IPv4Address
 from typing import Final, NamedTuple, Self
 
-TICK_SHIFT: Final = 26
-TICKS_PER_S: Final = 10**9 / (1 << TICK_SHIFT)
+TICK_NS: Final = 1 << 26
+TICKS_PER_S: Final = 10**9 / TICK_NS
 PROTOCOL_UDP: Final = 17
 NO_INDEX: Final = 0xFFFF
 
+U16: Final = struct.Struct("=H")
 U32: Final = struct.Struct("=I")
 U64: Final = struct.Struct("=Q")
 
@@ -153,27 +154,23 @@ _CLIENT_KEY: Final = struct.Struct("=4s4s2s2sB3x")
 
 
 class ClientValue(NamedTuple):
-    """``struct client_value``; ``seen`` is in ticks, modulo 2^24."""
+    """``struct client_value``."""
 
     nat_port: int
     backend: int
-    seen: int
-    generation: int
 
     def pack(self) -> bytes:
         """The 8 bytes of the record."""
-        return _CLIENT_VALUE.pack(
-            port_bytes(self.nat_port), self.backend, (self.seen & 0xFFFFFF) << 8 | self.generation
-        )
+        return _CLIENT_VALUE.pack(port_bytes(self.nat_port), self.backend)
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
         """The record in ``data``."""
-        port, backend, seen = _CLIENT_VALUE.unpack(data)
-        return cls(int.from_bytes(port, "big"), backend, seen >> 8, seen & 0xFF)
+        port, backend = _CLIENT_VALUE.unpack(data)
+        return cls(int.from_bytes(port, "big"), backend)
 
 
-_CLIENT_VALUE: Final = struct.Struct("=2sHI")
+_CLIENT_VALUE: Final = struct.Struct("=2sH4x")
 
 
 class Owner(NamedTuple):
@@ -205,7 +202,7 @@ class FlowRecord(NamedTuple):
     interface: int
 
     def pack(self) -> bytes:
-        """The 24 bytes of the record."""
+        """The 32 bytes of the record."""
         return _FLOW.pack(
             self.owner.word(),
             self.client.packed,
@@ -229,26 +226,26 @@ class FlowRecord(NamedTuple):
         )
 
 
-_FLOW: Final = struct.Struct("=Q4s2s2s6sH")
+_FLOW: Final = struct.Struct("=Q4s2s2s6sH8x")
 
 
-class SlotRangeRecord(NamedTuple):
-    """``struct slot_range``."""
+class AddressBucket(NamedTuple):
+    """``struct address_bucket``: up to BUCKET_SIZE addresses, each with first slot and count."""
 
-    first: int
-    length: int
+    entries: tuple[tuple[IPv4Address, int, int], ...]
+    continues: bool
 
     def pack(self) -> bytes:
-        """The 8 bytes of the record."""
-        return _SLOT_RANGE.pack(*self)
+        """The 64 bytes of the record."""
+        empty = (IPv4Address(0), 0, 0)
+        full = (*self.entries, *[empty] * (BUCKET_SIZE - len(self.entries)))
+        addresses = (address.packed for address, _, _ in full)
+        slots = (number for _, first, count in full for number in (first, count))
+        return _ADDRESS_BUCKET.pack(*addresses, *slots, self.continues)
 
-    @classmethod
-    def unpack(cls, data: bytes) -> Self:
-        """The record in ``data``."""
-        return cls(*_SLOT_RANGE.unpack(data))
 
-
-_SLOT_RANGE: Final = struct.Struct("=II")
+BUCKET_SIZE: Final = 4
+_ADDRESS_BUCKET: Final = struct.Struct("=4s4s4s4s8II12x")
 
 
 class InterfaceRecord(NamedTuple):
@@ -282,14 +279,16 @@ class StatsRecord(NamedTuple):
 
 _STATS: Final = struct.Struct("=QQQQ")
 
+_SERVICE: Final = struct.Struct("=II")
+
 SIZES: Final = {
     "backend": _BACKEND.size,
     "client_key": _CLIENT_KEY.size,
     "client_value": _CLIENT_VALUE.size,
     "flow": _FLOW.size,
-    "slot_range": _SLOT_RANGE.size,
+    "address_bucket": _ADDRESS_BUCKET.size,
     "interface": _INTERFACE.size,
-    "service": _SLOT_RANGE.size,
+    "service": _SERVICE.size,
     "backend_stats": _STATS.size,
 }
 """Bytes of each record, by the name of its C structure."""
@@ -297,4 +296,4 @@ SIZES: Final = {
 
 def service_record(table: int) -> bytes:
     """``struct service``: ``table`` is the Maglev table that counts."""
-    return _SLOT_RANGE.pack(table, 0)
+    return _SERVICE.pack(table, 0)

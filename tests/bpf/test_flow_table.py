@@ -146,7 +146,7 @@ def test_a_full_index_is_counted_by_its_own_name() -> None:
     with Loaded(make_request("172.11.0.20", max_flows=16)) as balancer:
         for number in range(16):
             key = wire.ClientKey(IPv4Address("10.9.9.9"), number + 1, IPv4Address("10.9.9.8"), 1)
-            value = wire.ClientValue(1, 0, 0, 0)
+            value = wire.ClientValue(1, 0)
             libbpf.update(balancer.maps["client_port"], key.pack(), value.pack())
         result = balancer.run(udp())
         assert (result.verdict, result.action) == ("drop_table_full", XDP_DROP)
@@ -173,7 +173,7 @@ def test_the_same_new_flow_on_two_processors_is_one_flow() -> None:
 
         def send() -> None:
             for packet in packets:
-                libbpf.run_once(balancer.fd, packet)
+                libbpf.run_program(balancer.fd, packet)
 
         threads = [threading.Thread(target=send) for _ in range(4)]
         for thread in threads:
@@ -193,3 +193,44 @@ def test_a_range_of_any_size_is_used_to_the_last_port(count: int) -> None:
             tries += 1
             opened += balancer.run(udp(sport=1024 + tries)).verdict == "forward"
         assert opened == count
+
+
+def test_a_flow_away_from_home_is_found_by_its_index(small: Loaded) -> None:
+    """Sixteen flows have four homes of four places: some live elsewhere."""
+    values = fill(small, 16)
+    homes = {value.nat_port // 4 for value in values}
+    assert len(homes) == 4
+    before = small.verdicts()["forward"]
+    assert [small.open(port=port) for port in range(2000, 2016)] == values
+    assert small.verdicts()["forward"] == before + 16
+
+
+def test_a_flow_at_home_needs_no_index() -> None:
+    with Loaded(make_request("172.11.0.20")) as balancer:
+        value = balancer.open()
+        key = next(iter(balancer.entries()))
+        libbpf.delete(balancer.maps["client_port"], key.pack())
+        assert balancer.run(udp()).verdict == "forward"
+        assert balancer.entries() == {}
+        assert balancer.run(balancer.answer(value)).verdict == "return"
+
+
+def test_a_flow_stays_when_a_new_one_would_get_another_backend() -> None:
+    with Loaded() as balancer:
+        value = balancer.open()
+        other = 1 - value.backend
+        table = wire.U16.pack(other) * (libbpf.map_info(balancer.maps["maglev"]).value_size // 2)
+        libbpf.update(balancer.maps["maglev"], wire.U32.pack(0), table)
+        assert balancer.open() == value
+        assert balancer.open(port=6000).backend == other
+
+
+@pytest.mark.parametrize("count", [1, 300, 3000])
+def test_a_backend_is_known_by_its_address_however_many_there_are(count: int) -> None:
+    addresses = [f"{IPv4Address('10.1.0.0') + number}" for number in range(count)]
+    with Loaded(make_request(*addresses)) as balancer:
+        for client in range(40):
+            value = balancer.open(f"10.200.0.{client}")
+            assert balancer.run(balancer.answer(value)).verdict == "return"
+        stranger = udp(src="10.199.0.1", sport=53, dport=value.nat_port)
+        assert balancer.run(stranger).verdict == "forward"

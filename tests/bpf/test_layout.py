@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from bpf_harness import Loaded, make_request, reservation
+from lab import wait_for
 from packets import CLIENT, SERVICE, udp
 
 from xdplb import source, wire
 from xdplb.kernel import clock
 from xdplb.model import Hash, Mode
-from xdplb.plan import constants
+from xdplb.plan import BUCKET_STEPS, constants
 from xdplb.wire import BackendCode, FlowCode
 
 if TYPE_CHECKING:
@@ -85,11 +87,11 @@ RECORDS: dict[tuple[str, str], tuple[bytes, dict[str, bytes]]] = {
         },
     ),
     ("client_port", "leaf"): (
-        wire.ClientValue(0x0102, 0x0304, 0x050607, 0x08).pack(),
+        wire.ClientValue(0x0102, 0x0304).pack(),
         {
             "nat_port": b"\x01\x02",
             "backend": (0x0304).to_bytes(2, sys.byteorder),
-            "seen": (0x05060708).to_bytes(4, sys.byteorder),
+            "reserved": bytes(4),
         },
     ),
     ("reverse_lookup", "leaf"): (
@@ -108,13 +110,26 @@ RECORDS: dict[tuple[str, str], tuple[bytes, dict[str, bytes]]] = {
             "service_port": b"\x0f\x10",
             "client_mac": bytes.fromhex("111213141516"),
             "interface": (0x1718).to_bytes(2, sys.byteorder),
+            "reserved": bytes(8),
         },
     ),
     ("backend_ports", "leaf"): (
-        wire.SlotRangeRecord(0x01020304, 0x05060708).pack(),
+        wire.AddressBucket(
+            (
+                (IPv4Address("1.2.3.4"), 0x05060708, 0x090A0B0C),
+                (IPv4Address("17.18.19.20"), 0x15161718, 0x191A1B1C),
+            ),
+            continues=True,
+        ).pack(),
         {
-            "first": (0x01020304).to_bytes(4, sys.byteorder),
-            "count": (0x05060708).to_bytes(4, sys.byteorder),
+            "address": bytes((1, 2, 3, 4, 17, 18, 19, 20)) + bytes(8),
+            "slots": b"".join(
+                number.to_bytes(4, sys.byteorder)
+                for number in (0x05060708, 0x090A0B0C, 0x15161718, 0x191A1B1C)
+            )
+            + bytes(16),
+            "continues": (1).to_bytes(4, sys.byteorder),
+            "reserved": bytes(12),
         },
     ),
     ("services", "leaf"): (
@@ -157,9 +172,19 @@ def test_a_record_is_the_same_in_c_and_in_python(
     assert {name: packed[at : at + length] for name, at, length in fields} == expected
 
 
-def test_the_tick_is_the_same_in_c_and_in_python() -> None:
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("BUCKET_STEPS", BUCKET_STEPS), ("JIFFY_SCALE", 62500)],
+)
+def test_a_constant_is_the_same_in_c_and_in_python(name: str, value: int) -> None:
     text = (source.directory() / "config.h").read_text()
-    assert f"#define TICK_SHIFT {wire.TICK_SHIFT}\n" in text
+    assert f"#define {name} {value}\n" in text
+
+
+def test_a_tick_is_as_long_as_it_says() -> None:
+    ticks, started = clock.ticks(), time.monotonic()
+    wait_for(lambda: clock.ticks() - ticks >= 8)
+    assert abs((time.monotonic() - started) * wire.TICKS_PER_S - 8) < 3
 
 
 def test_the_clock_is_the_programs_own() -> None:

@@ -1,39 +1,55 @@
 """The time as programs see it.
 
 A process in a time namespace reads another clock than the kernel's programs do, and would
-take every flow for expired. So the kernel is asked by a program, of three instructions.
+take every flow for expired. So the kernel is asked by a program, of four instructions.
+
+Programs make their ticks of jiffies, because those are read without a call. How long a
+jiffy is, is what the kernel says of its coarse clock (clock_getres(2)).
 """
 
 from __future__ import annotations
 
 import os
 import struct
+import time
+from functools import cache
 from typing import Final
 
 from xdplb.kernel import libbpf
-from xdplb.wire import TICK_SHIFT
+from xdplb.wire import TICK_NS
 
 _CALL: Final = 0x85
+_MULTIPLY: Final = 0x27
 _SHIFT_RIGHT: Final = 0x77
 _EXIT: Final = 0x95
-_KTIME_GET_COARSE_NS: Final = 160
-_CODE: Final = b"".join(
-    struct.pack("=BBhi", opcode, 0, 0, immediate)
-    for opcode, immediate in (
-        (_CALL, _KTIME_GET_COARSE_NS),
-        (_SHIFT_RIGHT, TICK_SHIFT),
-        (_EXIT, 0),
-    )
-)
+_JIFFIES64: Final = 118
+_JIFFY_SHIFT: Final = 20
+_CLOCK_MONOTONIC_COARSE: Final = 6
 _FRAME: Final = bytes(64)
+
+
+@cache
+def jiffy_scale() -> int:
+    """How many ticks a jiffy is, times 2^20: ``JIFFY_SCALE`` of the program."""
+    jiffy_ns = time.clock_getres(_CLOCK_MONOTONIC_COARSE) * 1e9
+    return round(jiffy_ns * (1 << _JIFFY_SHIFT) / TICK_NS)
 
 
 def ticks() -> int:
     """Now, in ticks, as the programs count it (32 bits)."""
-    fd, log = libbpf.load_program("xdplb_clock", _CODE)
+    code = b"".join(
+        struct.pack("=BBhi", opcode, 0, 0, immediate)
+        for opcode, immediate in (
+            (_CALL, _JIFFIES64),
+            (_MULTIPLY, jiffy_scale()),
+            (_SHIFT_RIGHT, _JIFFY_SHIFT),
+            (_EXIT, 0),
+        )
+    )
+    fd, log = libbpf.load_program("xdplb_clock", code)
     if fd < 0:
         raise OSError(-fd, log or os.strerror(-fd))
     try:
-        return libbpf.run_once(fd, _FRAME)[0]
+        return libbpf.run_program(fd, _FRAME).returned
     finally:
         os.close(fd)

@@ -166,7 +166,8 @@ class Machine(Closing):
         """Compile the program with these ``-D`` flags."""
         compiler, self._compiler = self._compiler or Compiler(source.headers()), None
         with compiler:
-            return compiler.compile(source.text(), flags, source.FUNCTION)
+            every = [*flags, f"-DJIFFY_SCALE={clock.jiffy_scale()}"]
+            return compiler.compile(source.text(), every, source.FUNCTION)
 
     def load(
         self,

@@ -55,9 +55,9 @@ def reservation_keys(state: State) -> list[ClientKey]:
 
 
 def _value(maps: Descriptors, key: ClientKey) -> ClientValue | None:
-    """Where a reservation leads; when it was last seen does not matter."""
+    """Where a reservation leads."""
     data = libbpf.lookup(maps["client_port"], key.pack(), wire.SIZES["client_value"])
-    return ClientValue.unpack(data)._replace(seen=0) if data else None
+    return ClientValue.unpack(data) if data else None
 
 
 def _refuse_taken(maps: Descriptors, items: Sequence[ReservedFlow]) -> None:

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 KEPT: Final = ("client_port", "reverse_lookup", "verdicts", "backend_stats")
 """The maps that outlive a program when ``up`` replaces it: flows and counters."""
 
-_HASHES: Final = frozenset({"client_port", "backend_ports", "next_hops"})
+_HASHES: Final = frozenset({"client_port", "next_hops"})
 _PER_CPU: Final = frozenset({"verdicts", "backend_stats"})
 _MAGLEV_BYTES: Final = 2 * (MAGLEV_SIZE + 1)
 _TABLES_PER_SERVICE: Final = 2
-_FLOW_WORDS: Final = 3
+_FLOW_WORDS: Final = 4
 _RECORDS: Final = {
     "backends": (4, wire.SIZES["backend"]),
     "client_port": (wire.SIZES["client_key"], wire.SIZES["client_value"]),
@@ -92,7 +92,7 @@ def create(plan: Plan, code: ObjectCode, kept: Descriptors | None) -> Descriptor
 
 def _copy_counters(old: int, new: int, value_size: int) -> None:
     """Carry counters into a map with more room; the flow maps never change their size."""
-    size = value_size * _possible_cpus()
+    size = value_size * possible_cpus()
     for number in range(libbpf.map_info(old).max_entries):
         key = wire.U32.pack(number)
         libbpf.update(new, key, libbpf.lookup(old, key, size) or bytes(size))
@@ -134,12 +134,7 @@ def fill(maps: Descriptors, plan: Plan) -> None:
         TableError: The kernel refuses a record.
     """
     _write_array(maps["backends"], [record.pack() for record in plan.records])
-    for address, slots in plan.slots.items():
-        libbpf.update(
-            maps["backend_ports"],
-            address.packed,
-            wire.SlotRangeRecord(slots.first, slots.count).pack(),
-        )
+    _write_array(maps["backend_ports"], [bucket.pack() for bucket in plan.buckets()])
     for address, number in plan.next_hops.items():
         libbpf.update(maps["next_hops"], address.packed, wire.U32.pack(number))
     _write_array(maps["interfaces"], plan.interface_records())
@@ -215,14 +210,14 @@ def write_backend(maps: Descriptors, number: int, record: BackendRecord) -> None
 
 def read_stats(maps: Descriptors, number: int) -> StatsRecord:
     """The counters of a backend, summed over the CPUs."""
-    size = wire.SIZES["backend_stats"] * _possible_cpus()
+    size = wire.SIZES["backend_stats"] * possible_cpus()
     data = libbpf.lookup(maps["backend_stats"], wire.U32.pack(number), size)
     return StatsRecord.unpack(data) if data else StatsRecord(0, 0, 0, 0)
 
 
 def read_verdicts(maps: Descriptors, names: Sequence[str]) -> dict[str, int]:
     """Packets by verdict, summed over the CPUs."""
-    size = wire.U64.size * _possible_cpus()
+    size = wire.U64.size * possible_cpus()
     counts = {}
     for index, name in enumerate(names):
         data = libbpf.lookup(maps["verdicts"], wire.U32.pack(index), size) or b""
@@ -280,7 +275,7 @@ def read_meta(maps: Descriptors) -> State:
 
 
 @cache
-def _possible_cpus() -> int:
+def possible_cpus() -> int:
     """How many CPUs a per-CPU value has room for."""
     count = 0
     for part in _POSSIBLE_CPUS.read_text().strip().split(","):
