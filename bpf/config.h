@@ -73,6 +73,9 @@
 #define MAX_BACKENDS 256
 #endif
 
+/* The most backends that share one next hop: what the verifier follows of a chain. */
+#define MAX_NEIGHBOURS 1024
+
 /* How many buckets of backend_ports an address may be found in. */
 #define BUCKET_STEPS 8
 

@@ -21,7 +21,7 @@ static __always_inline void neighbour_set(__be32 next_hop, u32 ifindex, u64 mac)
 		return;
 	number = *head;
 #pragma clang loop unroll(disable)
-	for (u32 step = 0; step < MAX_BACKENDS; step++) {
+	for (u32 step = 0; step < MAX_NEIGHBOURS && step < MAX_BACKENDS; step++) {
 		struct backend *backend = backends.lookup(&number);
 
 		if (!backend)

@@ -6,6 +6,7 @@ thrown away. Nothing here talks to the kernel.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 MIN_BACKENDS: Final = 256
 _REFRESH_TICKS: Final = 16
 BUCKET_STEPS: Final = 8
+MAX_NEIGHBOURS: Final = 1024
 _HASH_NUMBER: Final = {Hash.SRC_DST: 0, Hash.FIVE_TUPLE: 1, Hash.SRC: 2}
 
 
@@ -282,7 +284,18 @@ def _records(
 
 
 def _chain(records: list[BackendRecord]) -> list[BackendRecord]:
-    """Link the backends behind each next hop, the highest number first."""
+    """Link the backends behind each next hop, the highest number first.
+
+    Raises:
+        InvalidValueError: More backends are behind one than the program follows.
+    """
+    hops = Counter(record.next_hop for record in records if record.state is not BackendCode.UNUSED)
+    for hop, count in hops.items():
+        if count > MAX_NEIGHBOURS:
+            raise InvalidValueError(
+                f"{count} backends behind the next hop {hop} are too many",
+                f"one next hop serves up to {MAX_NEIGHBOURS}",
+            )
     last: dict[IPv4Address, int] = {}
     chained = []
     for number, record in enumerate(records):

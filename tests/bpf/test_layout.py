@@ -18,7 +18,8 @@ from packets import CLIENT, SERVICE, udp
 from xdplb import source, wire
 from xdplb.kernel import clock
 from xdplb.model import Hash, Mode
-from xdplb.plan import BUCKET_STEPS, constants
+from xdplb.plan import BUCKET_STEPS, MAX_NEIGHBOURS, constants
+from xdplb.selection import MAGLEV_SIZE
 from xdplb.wire import BackendCode, FlowCode
 
 if TYPE_CHECKING:
@@ -174,7 +175,11 @@ def test_a_record_is_the_same_in_c_and_in_python(
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("BUCKET_STEPS", BUCKET_STEPS), ("JIFFY_SCALE", 62500)],
+    [
+        ("BUCKET_STEPS", BUCKET_STEPS),
+        ("MAX_NEIGHBOURS", MAX_NEIGHBOURS),
+        ("MAGLEV_SIZE", MAGLEV_SIZE),
+    ],
 )
 def test_a_constant_is_the_same_in_c_and_in_python(name: str, value: int) -> None:
     text = (source.directory() / "config.h").read_text()

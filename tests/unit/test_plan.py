@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from ipaddress import IPv4Address
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +14,11 @@ from xdplb import source, wire
 from xdplb.errors import InvalidValueError
 from xdplb.model import Backend, Hash, Mode, PortRange, Request
 from xdplb.plan import Facts, Hop, Plan, Port, constants, make_plan
+from xdplb.selection import address_hash
 from xdplb.wire import BackendCode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 POOL = (PortRange(2000, 2099),)
 EPHEMERAL = PortRange(32768, 60999)
@@ -24,9 +29,9 @@ FLAG = re.compile(
 )
 
 
-def _plan(last: Plan | None, numbers: list[int], hop: IPv4Address | None = None) -> Plan:
-    """The plan for backends 192.0.2.NUMBER that replaces ``last``."""
-    addresses = [IPv4Address(f"192.0.2.{number}") for number in numbers]
+def _plan(last: Plan | None, numbers: Sequence[int], hop: IPv4Address | None = None) -> Plan:
+    """The plan for backends 192.0.2.0 + NUMBER that replaces ``last``."""
+    addresses = [IPv4Address("192.0.2.0") + number for number in numbers]
     facts = Facts(
         service=IPv4Address("192.0.2.1"),
         ports=(Port("eth0", 2, bytes(6), Mode.NATIVE, redirect=False),),
@@ -104,6 +109,30 @@ def test_a_backend_that_left_is_unused_and_out_of_the_table() -> None:
     second = _plan(_plan(None, [10, 11]), [10])
     assert second.records[1].state is BackendCode.UNUSED
     assert set(second.table) == {0}
+
+
+def test_more_backends_behind_a_router_than_the_program_follows_are_refused() -> None:
+    assert len(_chain(_plan(None, range(1, 1025), ROUTER), ROUTER)) == 1024
+    with pytest.raises(InvalidValueError, match="1025 backends behind the next hop 192.0.2.254"):
+        _plan(None, range(1, 1026), ROUTER)
+
+
+def test_addresses_that_share_a_hash_find_places_in_the_next_buckets() -> None:
+    numbers = range(1, 200)
+    plan = _plan(None, numbers)
+    buckets = plan.buckets()
+    assert len(buckets) == plan.room
+    assert sum(len(bucket.entries) for bucket in buckets) == len(numbers)
+    crowd = [number for number in range(1, 300_000) if _bucket(number) == 7][:33]
+    plan = _plan(None, crowd[:32])
+    assert [len(bucket.entries) for bucket in plan.buckets()[7:15]] == [4] * 8
+    assert [bucket.continues for bucket in plan.buckets()[6:15]] == [False, *[True] * 7, False]
+    with pytest.raises(InvalidValueError, match="no place in a table of 256 buckets"):
+        _plan(None, crowd).buckets()
+
+
+def _bucket(number: int) -> int:
+    return address_hash(IPv4Address("192.0.2.0") + number) % 256
 
 
 def test_too_many_backends_are_refused() -> None:
