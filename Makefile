@@ -4,11 +4,11 @@ PYTHON := /usr/bin/python3
 BIN := .venv/bin
 STAMP := .venv/.ready
 DEBS := python3-bpfcc python3-venv iproute2 ethtool bpftool tcpdump iputils-ping iputils-arping socat \
-	dnsmasq-base bind9-dnsutils
-C_FILES := $(wildcard bpf/*.h bpf/*.c) $(shell find bpf/kernel -name '*.h')
+	dnsmasq-base bind9-dnsutils nftables
+C_FILES := $(wildcard bpf/*.h bpf/*.c tests/bench/*.c) $(shell find bpf/kernel -name '*.h')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-bpf test-e2e check lint type arch format fmt source clean
+.PHONY: help setup demo test test-unit test-bpf test-e2e bench check lint type arch format fmt source clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ test-bpf: setup ## The program on single packets
 
 test-e2e: setup ## Real sockets and servers in network namespaces
 	@$(BIN)/python -m pytest tests/e2e $(ARGS)
+
+bench: setup ## What it costs, beside the limit, nftables and nginx (ARGS=--quick: a minute)
+	@PYTHONPATH=tests $(BIN)/python -m bench $(ARGS)
 
 check: lint type arch format ## Everything that reads the code without running it
 

@@ -242,7 +242,8 @@ static __always_inline struct flow *flow_claim(const struct backend *backend, u3
 }
 
 /*
- * Open a flow for @key, with @hash, toward backend number @number: claim a record, index it, publish.
+ * Open a flow for @key, with @hash, toward backend number @number: claim a record, index it,
+ * publish.
  *
  * FORWARD and the port in @port; else the reason. Where another CPU opened the same
  * flow just now, that one counts and this record is given back.
@@ -252,7 +253,7 @@ static __always_inline enum verdict flow_open(const struct packet *pkt,
 					      const struct backend *backend, u32 number, u32 hash,
 					      __be16 *port)
 {
-	struct client_value value = {.backend = number};
+	struct client_value value = { .backend = number };
 	struct client_value *other;
 	struct flow *flow = flow_claim(backend, number, hash, pkt->now, port);
 

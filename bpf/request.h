@@ -116,9 +116,8 @@ static __always_inline bool source_is_sane(__be32 source)
 }
 
 /* Open the flow of @key, with @hash, by @path. FORWARD, or a DROP. */
-static __always_inline enum verdict request_open(const struct packet *pkt,
-						 const struct client_key *key, u32 hash,
-						 struct path *path)
+static __always_inline enum verdict
+request_open(const struct packet *pkt, const struct client_key *key, u32 hash, struct path *path)
 {
 	if (!source_is_sane(pkt->ip->source))
 		return DROP_MARTIAN;

@@ -41,6 +41,22 @@ def wait_for(predicate: Callable[[], object], timeout: float = 20.0) -> None:
         time.sleep(0.01)
 
 
+def process(cleanup: ExitStack, *command: str) -> subprocess.Popen[bytes]:
+    """Start a program that ``cleanup`` ends."""
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def end() -> None:
+        child.terminate()
+        try:
+            child.wait(5)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+    cleanup.callback(end)
+    return child
+
+
 class Lab(Closing):
     """A balancer at one end of a veth pair, hosts at the other, as in ``scripts/lab``."""
 
@@ -84,16 +100,7 @@ class Lab(Closing):
 
     def process(self, where: str, *command: str) -> subprocess.Popen[bytes]:
         """Start a program; it is ended with the lab."""
-        child = subprocess.Popen(
-            self.inside(where, *command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-
-        def end() -> None:
-            child.kill()
-            child.wait()
-
-        self._cleanup.callback(end)
-        return child
+        return process(self._cleanup, *self.inside(where, *command))
 
     def process_output(self, where: str, *command: str) -> Callable[[], list[str]]:
         """Start tcpdump or the like; the result waits for its end and returns its lines."""

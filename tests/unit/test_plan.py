@@ -113,7 +113,7 @@ def test_a_backend_that_left_is_unused_and_out_of_the_table() -> None:
 
 def test_more_backends_behind_a_router_than_the_program_follows_are_refused() -> None:
     assert len(_chain(_plan(None, range(1, 1025), ROUTER), ROUTER)) == 1024
-    with pytest.raises(InvalidValueError, match="1025 backends behind the next hop 192.0.2.254"):
+    with pytest.raises(InvalidValueError, match="1025 backends behind the next hop"):
         _plan(None, range(1, 1026), ROUTER)
 
 

@@ -31,6 +31,7 @@ _PER_CPU: Final = frozenset({"verdicts", "backend_stats"})
 _MAGLEV_BYTES: Final = 2 * (MAGLEV_SIZE + 1)
 _TABLES_PER_SERVICE: Final = 2
 _FLOW_WORDS: Final = 4
+_CHUNK: Final = 1 << 16
 _RECORDS: Final = {
     "backends": (4, wire.SIZES["backend"]),
     "client_port": (wire.SIZES["client_key"], wire.SIZES["client_value"]),
@@ -184,7 +185,11 @@ def _owner_words(fd: int, capacity: int) -> Counter[int]:
         whole[:size].cast("Q") as words,
         words[::_FLOW_WORDS] as owners,
     ):
-        return Counter(owners.tolist())
+        found: Counter[int] = Counter()
+        for first in range(0, len(owners), _CHUNK):
+            with owners[first : first + _CHUNK] as part:
+                found.update(part.tolist())
+        return found
 
 
 def read_flow(maps: Descriptors, index: int) -> wire.FlowRecord:
