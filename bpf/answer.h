@@ -15,9 +15,10 @@ static __always_inline bool answer_port_fits(const struct backend *backend, cons
 	       (HAVE_RESERVATIONS && owner_state(flow->owner) == FLOW_RESERVED);
 }
 
-/* Fill @slots with the part of reverse_lookup that is backend @address's; false without one. */
-static __always_inline bool backend_slots(__be32 address, struct slot_range *slots)
+/* Fill @slots with the part of reverse_lookup that the source of @pkt has; false without one. */
+static __always_inline bool backend_slots(const struct packet *pkt, struct slot_range *slots)
 {
+	__be32 address = pkt->ip->source;
 	u32 index = address * 0x9e3779b97f4a7c15ULL >> 48;
 
 #pragma clang loop unroll(disable)
@@ -30,7 +31,9 @@ static __always_inline bool backend_slots(__be32 address, struct slot_range *slo
 			return false;
 #pragma clang loop unroll(full)
 		for (u32 place = 0; place < BUCKET_SIZE; place++) {
-			if (bucket->address[place] == address) {
+			if (bucket->address[place] == address &&
+			    (!HAVE_TCP || !HAVE_UDP ||
+			     bucket->protocol[place] == packet_protocol(pkt))) {
 				*slots = bucket->slots[place];
 				return true;
 			}
@@ -55,9 +58,9 @@ static __always_inline struct flow *answer_flow(const struct packet *pkt, u32 *n
 	struct flow *flow;
 	u32 offset;
 
-	if (!nat_offset(be16(pkt->udp->destination), &offset))
+	if (!nat_offset(be16(pkt->ports->destination), &offset))
 		return NULL;
-	if (!backend_slots(pkt->ip->source, &slots) || offset >= slots.count)
+	if (!backend_slots(pkt, &slots) || offset >= slots.count)
 		return NULL;
 	offset += slots.first;
 	flow = reverse_lookup.lookup(&offset);
@@ -66,25 +69,11 @@ static __always_inline struct flow *answer_flow(const struct packet *pkt, u32 *n
 	*number = owner_backend(flow->owner);
 	backend = backends.lookup(number);
 	if (!backend || backend->address != pkt->ip->source ||
-	    !answer_port_fits(backend, flow, pkt->udp->source))
+	    backend->protocol != packet_protocol(pkt) ||
+	    !answer_port_fits(backend, flow, pkt->ports->source))
 		return NULL;
-	*service_port = backend->port ? flow->service_port : pkt->udp->source;
+	*service_port = backend->port ? flow->service_port : pkt->ports->source;
 	return flow;
-}
-
-/*
- * The flow is alive, and its backend answers. Another CPU that renews it at the same
- * time does the same service, so a lost race needs no second try, unless it was about
- * the state: the next answer settles that.
- */
-static __always_inline void answer_refresh(struct flow *flow, u32 now)
-{
-	u64 owner = flow->owner;
-	u32 state = owner_state(owner) == FLOW_RESERVED ? FLOW_RESERVED : FLOW_ANSWERED;
-
-	if (state == owner_state(owner) && now - owner_seen(owner) < REFRESH_TICKS)
-		return;
-	__sync_val_compare_and_swap(&flow->owner, owner, owner_renew(owner, state, now));
 }
 
 /* RETURN with the route to the client, CONTINUE if @pkt is no answer, or a DROP. */
@@ -104,7 +93,8 @@ static __always_inline enum verdict answer_client(struct packet *pkt)
 	route->destination_mac = mac_word(flow->client_mac);
 	if (!route->destination_mac || !route_leave(pkt, flow->interface))
 		return DROP_UNRESOLVED;
-	answer_refresh(flow, pkt->now);
+	if (!flow_touch(pkt, flow, flow->owner, false))
+		return CONTINUE;
 	route->destination = flow->client;
 	route->destination_port = flow->client_port;
 	count_out(number, pkt->ip_length);

@@ -22,6 +22,14 @@
 #define INTERFACE_COUNT 1
 #endif
 
+/* The protocols that are balanced; what is not costs nothing. */
+#ifndef HAVE_UDP
+#define HAVE_UDP 1
+#endif
+#ifndef HAVE_TCP
+#define HAVE_TCP 0
+#endif
+
 /* The address that clients dial and that the balancer speaks from. */
 #ifndef SERVICE_ADDRESS
 #define SERVICE_ADDRESS 0
@@ -95,6 +103,14 @@
 #endif
 #ifndef ANSWERED_TICKS
 #define ANSWERED_TICKS 1789
+#endif
+
+/* The same for TCP: not (yet, or any more) established 240 s, established 7440 s (RFC 5382). */
+#ifndef TRANSITORY_TICKS
+#define TRANSITORY_TICKS 3576
+#endif
+#ifndef ESTABLISHED_TICKS
+#define ESTABLISHED_TICKS 110865
 #endif
 
 /*

@@ -33,10 +33,10 @@ static __always_inline u16 csum_apply(u16 check, u64 diff)
 	return ~csum_fold((u16)~check + diff);
 }
 
-/* The sum of the pseudo-header of RFC 768; @length is the UDP length as sent. */
-static __always_inline u64 csum_pseudo(__be32 source, __be32 destination, __be16 length)
+/* The sum of the pseudo-header of RFC 768 and RFC 9293; @length in the host's order. */
+static __always_inline u64 csum_pseudo(__be32 source, __be32 destination, u8 protocol, u32 length)
 {
-	return (u64)source + destination + be16(PROTOCOL_UDP) + length;
+	return (u64)source + destination + be16(protocol) + be16(length);
 }
 
 /* Keeps the compiler from rearranging a walk over packet bytes past the verifier's grasp. */

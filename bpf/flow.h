@@ -64,8 +64,15 @@ static __always_inline bool owner_is_free(u64 owner, u32 now)
 		return false;
 	case FLOW_ANSWERED:
 		return (s32)idle > ANSWERED_TICKS;
-	default:
+	case TCP_ESTABLISHED:
+	case TCP_CLIENT_FIN:
+	case TCP_BACKEND_FIN:
+		return (s32)idle > ESTABLISHED_TICKS;
+	case FLOW_CLAIMED:
+	case FLOW_UNREPLIED:
 		return (s32)idle > UNREPLIED_TICKS;
+	default:
+		return (s32)idle > TRANSITORY_TICKS;
 	}
 }
 
@@ -110,9 +117,9 @@ static __always_inline struct client_key client_key(const struct packet *pkt, __
 	struct client_key key = {
 		.client = pkt->ip->source,
 		.service = SERVICE_ADDRESS,
-		.client_port = pkt->udp->source,
+		.client_port = pkt->ports->source,
 		.service_port = service_port,
-		.protocol = PROTOCOL_UDP,
+		.protocol = packet_protocol(pkt),
 	};
 
 	return key;
@@ -134,22 +141,55 @@ static __always_inline void flow_learn_client(struct flow *flow, const struct pa
 		*(u64 *)flow->client_mac = place;
 }
 
-/*
- * The flow of @key in @flow, whose owner word was @owner, is about to be used at @pkt's
- * time: say so in the record, at most once a second. False where somebody else has just
- * taken the record over.
- */
-static __always_inline bool flow_refresh(const struct packet *pkt, const struct client_key *key,
-					 struct flow *flow, u64 owner)
+/* The client of a reservation dials @port now: answers come from there. */
+static __always_inline void flow_set_service_port(struct flow *flow, __be16 port)
 {
-	if (pkt->now - owner_seen(owner) < REFRESH_TICKS)
-		return true;
-	if (__sync_val_compare_and_swap(&flow->owner, owner,
-					owner_renew(owner, owner_state(owner), pkt->now)) != owner)
-		return owner_is_flow(flow->owner) && flow_is_of(flow, key);
-	flow_learn_client(flow, pkt);
-	if (HAVE_RESERVATIONS && owner_state(owner) == FLOW_RESERVED)
-		flow->service_port = pkt->udp->destination;
+	if (flow->service_port != port)
+		flow->service_port = port;
+}
+
+/* The state of a flow after @pkt, which was @state before. */
+static __always_inline u32 flow_after(const struct packet *pkt, u32 state, bool from_client)
+{
+	struct tcp_header *tcp;
+
+	if (state == FLOW_CLAIMED || (HAVE_RESERVATIONS && state == FLOW_RESERVED))
+		return state;
+	if (!packet_is_tcp(pkt))
+		return from_client ? state : FLOW_ANSWERED;
+	tcp = packet_tcp(pkt);
+	return tcp ? tcp_after(state, tcp->flags, from_client) : state;
+}
+
+/*
+ * @pkt is about to use @flow, whose owner word was @owner: say so in the record, if there
+ * is anything new to say. False where somebody else has just taken the record over.
+ *
+ * Another CPU may renew the record at the same time. Then TCP tries once more, since the
+ * two may have seen different things. Only a record that had timed out can have been
+ * taken over.
+ */
+static __always_inline bool flow_touch(const struct packet *pkt, struct flow *flow, u64 owner,
+				       bool from_client)
+{
+#pragma clang loop unroll(full)
+	for (u32 attempt = 0; attempt < (HAVE_TCP ? 2 : 1); attempt++) {
+		u32 state = flow_after(pkt, owner_state(owner), from_client);
+		u64 found;
+
+		if (state == owner_state(owner) && pkt->now - owner_seen(owner) < REFRESH_TICKS)
+			return true;
+		found = __sync_val_compare_and_swap(&flow->owner, owner,
+						    owner_renew(owner, state, pkt->now));
+		if (found == owner) {
+			if (from_client)
+				flow_learn_client(flow, pkt);
+			return true;
+		}
+		if (owner_is_free(owner, pkt->now))
+			return false;
+		owner = found;
+	}
 	return true;
 }
 
@@ -167,7 +207,7 @@ static __always_inline void flow_forget(const struct flow *flow, u64 owner, __be
 		.service = SERVICE_ADDRESS,
 		.client_port = flow->client_port,
 		.service_port = flow->service_port,
-		.protocol = PROTOCOL_UDP,
+		.protocol = owner_state(owner) >= TCP_OPENING ? PROTOCOL_TCP : PROTOCOL_UDP,
 	};
 	struct client_value *value = client_port.lookup(&key);
 
@@ -274,7 +314,9 @@ static __always_inline enum verdict flow_open(const struct packet *pkt,
 		*port = other->nat_port;
 		return FORWARD;
 	}
-	flow->owner = owner_word(pkt->now, number, FLOW_UNREPLIED, backend->generation);
+	flow->owner =
+		owner_word(pkt->now, number, packet_is_tcp(pkt) ? TCP_OPENING : FLOW_UNREPLIED,
+			   backend->generation);
 	return FORWARD;
 }
 

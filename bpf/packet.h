@@ -13,6 +13,7 @@
 
 #define ETHERTYPE_IPV4 0x0800
 #define ETHERTYPE_ARP 0x0806
+#define PROTOCOL_TCP 6
 #define PROTOCOL_UDP 17
 
 #define IPV4_MORE_FRAGMENTS 0x2000
@@ -44,6 +45,30 @@ struct udp_header {
 	__be16 destination;
 	__be16 length;
 	u16 check;
+};
+
+#define TCP_FIN 0x01
+#define TCP_SYN 0x02
+#define TCP_RST 0x04
+#define TCP_ACK 0x10
+
+/* RFC 9293. */
+struct tcp_header {
+	__be16 source;
+	__be16 destination;
+	__be32 sequence;
+	__be32 acknowledgement;
+	u8 offset;
+	u8 flags;
+	__be16 window;
+	u16 check;
+	__be16 urgent;
+};
+
+/* What UDP and TCP begin with. */
+struct port_header {
+	__be16 source;
+	__be16 destination;
 };
 
 /* RFC 826, for IPv4 over Ethernet. */
@@ -81,20 +106,60 @@ struct route {
 
 /*
  * The packet in hand. parse_packet() has checked the bounds of every header that a
- * pointer here leads to. @interface is the slot it came in by; @now is in ticks. What a
- * step has not reached yet is not set, so that leaving early costs nothing.
+ * pointer here leads to, but for that of TCP: see packet_tcp(). @interface is the slot it
+ * came in by; @now is in ticks. What a step has not reached yet is not set, so that leaving
+ * early costs nothing.
  */
 struct packet {
 	struct xdp_md *ctx;
 	struct eth_header *eth;
 	struct ipv4_header *ip;
-	struct udp_header *udp;
+	struct port_header *ports;
 	u32 ip_length; /* bytes, IP header and payload */
-	u32 udp_room;  /* bytes of IP payload: what the UDP length must fit */
+	u32 room;      /* bytes of IP payload */
+	u32 length;    /* bytes of UDP or TCP, as its checksum covers them */
+	bool is_tcp;   /* ask packet_is_tcp() */
 	bool is_fragment;
 	u16 interface;
 	u32 now;
 	struct route route; /* filled once the verdict is FORWARD or RETURN */
 };
+
+/*
+ * Fill in what only some packets come to have. LLVM keeps such values in registers past
+ * the place where the others leave, and the verifier refuses a register without a value.
+ */
+static __always_inline void packet_clear(struct packet *pkt)
+{
+	pkt->length = 0;
+	__builtin_memset(&pkt->route, 0, sizeof(pkt->route));
+}
+
+/* Known when the program is compiled, unless both protocols are balanced. */
+static __always_inline bool packet_is_tcp(const struct packet *pkt)
+{
+	return HAVE_TCP && (!HAVE_UDP || pkt->is_tcp);
+}
+
+static __always_inline u8 packet_protocol(const struct packet *pkt)
+{
+	return packet_is_tcp(pkt) ? PROTOCOL_TCP : PROTOCOL_UDP;
+}
+
+static __always_inline struct udp_header *packet_udp(const struct packet *pkt)
+{
+	return (struct udp_header *)pkt->ports;
+}
+
+/*
+ * The TCP header of @pkt, or NULL. Its bounds are checked anew, because the verifier
+ * cannot tell which packets parse_packet() has checked them for.
+ */
+static __always_inline struct tcp_header *packet_tcp(const struct packet *pkt)
+{
+	struct tcp_header *tcp = (struct tcp_header *)pkt->ports;
+
+	return (void *)(tcp + 1) > (void *)(long)pkt->ctx->data_end ? NULL : tcp;
+}
 
 #endif

@@ -1,16 +1,23 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * From raw bytes to struct packet. Whatever is not clearly a UDP datagram to the
- * service address goes to the kernel, which knows how to refuse it.
+ * From raw bytes to struct packet. Whatever is not clearly a UDP datagram or a TCP
+ * segment to the service address goes to the kernel, which knows how to refuse it.
  */
 #ifndef XDPLB_PARSE_H
 #define XDPLB_PARSE_H
 
+/* Is @pkt of a protocol that is balanced? */
+static __always_inline bool protocol_is_ours(struct packet *pkt)
+{
+	pkt->is_tcp = pkt->ip->protocol == PROTOCOL_TCP;
+	return (HAVE_TCP && pkt->is_tcp) || (HAVE_UDP && pkt->ip->protocol == PROTOCOL_UDP);
+}
+
 /*
  * Check the headers of the packet at @ctx and fill @pkt.
  *
- * CONTINUE for a UDP datagram to the service address with its ports in reach,
- * else a PASS verdict. ARP is learned from on the way.
+ * CONTINUE for a packet to the service address with its ports in reach, else a PASS
+ * verdict. ARP is learned from on the way.
  */
 static __always_inline enum verdict parse_packet(struct packet *pkt)
 {
@@ -27,7 +34,7 @@ static __always_inline enum verdict parse_packet(struct packet *pkt)
 		neighbour_learn(pkt);
 		return PASS_NOT_OURS;
 	}
-	if (pkt->eth->type != be16(ETHERTYPE_IPV4) || pkt->ip->protocol != PROTOCOL_UDP ||
+	if (pkt->eth->type != be16(ETHERTYPE_IPV4) || !protocol_is_ours(pkt) ||
 	    pkt->ip->destination != (__be32)SERVICE_ADDRESS)
 		return PASS_NOT_OURS;
 
@@ -43,23 +50,41 @@ static __always_inline enum verdict parse_packet(struct packet *pkt)
 	if (pkt->ip->fragment & be16(IPV4_FRAGMENT_OFFSET))
 		return PASS_FRAGMENT;
 
-	pkt->udp = (void *)pkt->ip + header_length;
-	pkt->udp_room = pkt->ip_length - header_length;
-	if ((void *)(pkt->udp + 1) > end || pkt->udp_room < sizeof(struct udp_header))
+	pkt->ports = (void *)pkt->ip + header_length;
+	pkt->room = pkt->ip_length - header_length;
+	if ((void *)(packet_udp(pkt) + 1) > end || pkt->room < sizeof(struct udp_header))
+		return PASS_NOT_OURS;
+	if (packet_is_tcp(pkt) && (!packet_tcp(pkt) || pkt->room < sizeof(struct tcp_header)))
 		return PASS_NOT_OURS;
 	pkt->is_fragment = pkt->ip->fragment & be16(IPV4_MORE_FRAGMENTS);
 	pkt->now = bpf_jiffies64() * JIFFY_SCALE >> JIFFY_SHIFT;
 	return CONTINUE;
 }
 
-/* CONTINUE if a packet that is ours may leave again, else the reason why not. */
-static __always_inline enum verdict packet_check(const struct packet *pkt)
+/* Do the lengths in the header of UDP or TCP fit the packet? Then @pkt->length is set. */
+static __always_inline bool packet_measure(struct packet *pkt)
 {
-	u32 udp_length = be16(pkt->udp->length);
+	struct tcp_header *tcp;
+	u32 header;
 
+	if (!packet_is_tcp(pkt)) {
+		pkt->length = be16(packet_udp(pkt)->length);
+		return pkt->length >= sizeof(struct udp_header) && pkt->length <= pkt->room;
+	}
+	tcp = packet_tcp(pkt);
+	if (!tcp)
+		return false;
+	header = (tcp->offset >> 4) * 4;
+	pkt->length = pkt->room;
+	return header >= sizeof(struct tcp_header) && header <= pkt->length;
+}
+
+/* CONTINUE if a packet that is ours may leave again, else the reason why not. */
+static __always_inline enum verdict packet_check(struct packet *pkt)
+{
 	if (pkt->is_fragment)
 		return DROP_FRAGMENT;
-	if (udp_length < sizeof(struct udp_header) || udp_length > pkt->udp_room)
+	if (!packet_measure(pkt))
 		return DROP_MALFORMED;
 	if (pkt->ip->ttl <= 1)
 		return DROP_TTL;

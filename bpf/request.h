@@ -46,7 +46,7 @@ static __always_inline bool request_at_home(const struct packet *pkt, const stru
 			break;
 		flow = NULL;
 	}
-	if (!flow || !flow_refresh(pkt, key, flow, owner))
+	if (!flow || !flow_touch(pkt, flow, owner, true))
 		return false;
 	path->nat_port = nat_port(place);
 	return true;
@@ -76,7 +76,9 @@ static __always_inline bool request_indexed(const struct packet *pkt, struct cli
 	owner = flow ? flow->owner : 0;
 	/* A record that is only claimed is being opened by another CPU, which wrote the entry. */
 	if (flow && owner_state(owner) != FLOW_FREE && owner_is_toward(owner, backend, number) &&
-	    flow_is_of(flow, key) && flow_refresh(pkt, key, flow, owner)) {
+	    flow_is_of(flow, key) && flow_touch(pkt, flow, owner, true)) {
+		if (HAVE_RESERVATIONS && owner_state(owner) == FLOW_RESERVED)
+			flow_set_service_port(flow, pkt->ports->destination);
 		path->backend = backend;
 		path->number = number;
 		path->nat_port = port;
@@ -92,12 +94,17 @@ static __always_inline bool host_wants(const struct packet *pkt)
 	struct bpf_sock_tuple tuple = {
 		.ipv4.saddr = pkt->ip->source,
 		.ipv4.daddr = pkt->ip->destination,
-		.ipv4.sport = pkt->udp->source,
-		.ipv4.dport = pkt->udp->destination,
+		.ipv4.sport = pkt->ports->source,
+		.ipv4.dport = pkt->ports->destination,
 	};
-	struct bpf_sock *sock =
-		bpf_sk_lookup_udp(pkt->ctx, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+	struct bpf_sock *sock;
 
+	if (packet_is_tcp(pkt))
+		sock = bpf_sk_lookup_tcp(pkt->ctx, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS,
+					 0);
+	else
+		sock = bpf_sk_lookup_udp(pkt->ctx, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS,
+					 0);
 	if (!sock)
 		return false;
 	bpf_sk_release(sock);
@@ -128,10 +135,18 @@ request_open(const struct packet *pkt, const struct client_key *key, u32 hash, s
 	return flow_open(pkt, key, path->backend, path->number, hash, &path->nat_port);
 }
 
+/* Does @pkt, a segment of no known connection, open one? */
+static __always_inline bool request_opens(const struct packet *pkt)
+{
+	struct tcp_header *tcp = packet_tcp(pkt);
+
+	return tcp && tcp_opens(tcp->flags);
+}
+
 /* FORWARD with the route to a backend, PASS if @pkt is not the service's, or a DROP. */
 static __always_inline enum verdict request_backend(struct packet *pkt)
 {
-	struct client_key key = client_key(pkt, pkt->udp->destination);
+	struct client_key key = client_key(pkt, pkt->ports->destination);
 	struct route *route = &pkt->route;
 	struct path path = {};
 	enum verdict verdict;
@@ -139,11 +154,11 @@ static __always_inline enum verdict request_backend(struct packet *pkt)
 	bool is_known;
 	u32 hash;
 
-	if (!service_has_port(be16(pkt->udp->destination)))
+	if (!service_has_port(be16(pkt->ports->destination)))
 		return PASS_NOT_OURS;
 	select_hash = hash_packet(pkt);
 	hash = hash_flow(pkt, select_hash);
-	path.number = select_backend(select_hash);
+	path.number = select_backend(pkt, select_hash);
 	path.backend = backends.lookup(&path.number);
 	is_known = request_at_home(pkt, &key, hash, &path) || request_indexed(pkt, &key, &path);
 	if (HAVE_RESERVATIONS && !is_known) {
@@ -153,6 +168,8 @@ static __always_inline enum verdict request_backend(struct packet *pkt)
 	}
 	if (SERVICE_SHARES_PORTS && !is_known && host_wants(pkt))
 		return PASS_SOCKET;
+	if (packet_is_tcp(pkt) && !is_known && !request_opens(pkt))
+		return PASS_NO_FLOW;
 	verdict = packet_check(pkt);
 	if (verdict != CONTINUE)
 		return verdict;
@@ -166,7 +183,7 @@ static __always_inline enum verdict request_backend(struct packet *pkt)
 		return DROP_UNRESOLVED;
 	route->destination = path.backend->address;
 	route->source_port = path.nat_port;
-	route->destination_port = path.backend->port ?: pkt->udp->destination;
+	route->destination_port = path.backend->port ?: pkt->ports->destination;
 	count_in(path.number, pkt->ip_length);
 	return FORWARD;
 }

@@ -6,38 +6,42 @@
 #ifndef XDPLB_REWRITE_H
 #define XDPLB_REWRITE_H
 
+/* The sum of @pkt's pseudo-header, as its addresses are now. */
+static __always_inline u64 packet_pseudo(const struct packet *pkt)
+{
+	return csum_pseudo(pkt->ip->source, pkt->ip->destination, packet_protocol(pkt),
+			   pkt->length);
+}
+
 /*
- * Does the UDP checksum of @pkt hold only the pseudo-header's sum? A sender on veth or
- * virtio leaves it so, for its device to finish (CHECKSUM_PARTIAL).
+ * Does @check, the checksum of @pkt, hold only the pseudo-header's sum? A sender on veth
+ * or virtio leaves it so, for its device to finish (CHECKSUM_PARTIAL).
  *
  * In generic mode the kernel finishes it later, so a wrong guess would break the
  * packet: there a checksum that is right as it stands is never called partial.
  */
-static __always_inline bool csum_is_partial(const struct packet *pkt)
+static __always_inline bool csum_is_partial(const struct packet *pkt, u16 check)
 {
-	u64 pseudo = csum_pseudo(pkt->ip->source, pkt->ip->destination, pkt->udp->length);
+	u64 pseudo = packet_pseudo(pkt);
 	u64 sum = pseudo;
 
-	if (pkt->udp->check != csum_fold(pseudo))
+	if (check != csum_fold(pseudo))
 		return false;
 	if (!MODE_GENERIC)
 		return true;
-	return !csum_add_bytes(pkt->ctx, pkt->udp, be16(pkt->udp->length), &sum) ||
-	       csum_fold(sum) != 0xffff;
+	return !csum_add_bytes(pkt->ctx, pkt->ports, pkt->length, &sum) || csum_fold(sum) != 0xffff;
 }
 
 /*
- * The checksum of the rewritten @pkt from nothing but its bytes. A packet that native
- * mode can get is never too long for csum_add_bytes(); if it were, 0 says "none".
+ * The checksum of the rewritten @pkt from nothing but its bytes, where @check is 0. A
+ * packet that native mode can get is never too long for csum_add_bytes().
  */
 static __always_inline u16 csum_whole(const struct packet *pkt)
 {
-	u64 sum = csum_pseudo(pkt->ip->source, pkt->ip->destination, pkt->udp->length);
+	u64 sum = packet_pseudo(pkt);
 
-	pkt->udp->check = 0;
-	if (!csum_add_bytes(pkt->ctx, pkt->udp, be16(pkt->udp->length), &sum))
-		return 0;
-	return (u16)~csum_fold(sum) ?: 0xffff;
+	csum_add_bytes(pkt->ctx, pkt->ports, pkt->length, &sum);
+	return ~csum_fold(sum);
 }
 
 /*
@@ -45,19 +49,20 @@ static __always_inline u16 csum_whole(const struct packet *pkt)
  *
  * It came to the service's address and leaves from it, so of the addresses only the old
  * source and the new destination count in a checksum. A TTL less by 1 makes its word less
- * by 1: 0xfffe in one's complement. The UDP checksum covers addresses and ports. 0 means
- * that the sender computed none and stays; a computed one that lands on 0 goes out as
- * 0xffff (RFC 768). A wrong one stays wrong by as much, so that the receiver notices.
+ * by 1: 0xfffe in one's complement. The checksum of UDP and TCP covers addresses and ports.
+ * A UDP checksum of 0 means that the sender computed none, and stays; a computed one that
+ * lands on 0 goes out as 0xffff (RFC 768). A wrong one stays wrong by as much, so that the
+ * receiver notices.
  */
-static __always_inline void rewrite(struct packet *pkt)
+static __always_inline void rewrite_checked(struct packet *pkt, u16 *check, bool is_tcp)
 {
 	const struct route *route = &pkt->route;
 	struct ipv4_header *ip = pkt->ip;
-	struct udp_header *udp = pkt->udp;
-	bool is_partial = udp->check && csum_is_partial(pkt);
+	struct port_header *ports = pkt->ports;
+	bool is_partial = csum_is_partial(pkt, *check);
 	u64 addresses = csum_diff32(ip->source, route->destination);
-	u64 ports = csum_diff16(udp->source, route->source_port) +
-		    csum_diff16(udp->destination, route->destination_port);
+	u64 diff = addresses + csum_diff16(ports->source, route->source_port) +
+		   csum_diff16(ports->destination, route->destination_port);
 
 	*(u64 *)pkt->eth->destination = route->destination_mac | route->source_mac << 48;
 	*(u32 *)(pkt->eth->source + 2) = route->source_mac >> 16;
@@ -65,17 +70,35 @@ static __always_inline void rewrite(struct packet *pkt)
 	ip->check = csum_apply(ip->check, addresses + 0xfffe);
 	ip->source = SERVICE_ADDRESS;
 	ip->destination = route->destination;
-	udp->source = route->source_port;
-	udp->destination = route->destination_port;
+	ports->source = route->source_port;
+	ports->destination = route->destination_port;
 
-	if (!udp->check)
+	if (!*check && !is_tcp)
 		return;
-	if (!is_partial)
-		udp->check = csum_apply(udp->check, addresses + ports) ?: 0xffff;
-	else if (MODE_GENERIC)
-		udp->check = csum_fold(csum_pseudo(ip->source, ip->destination, udp->length));
-	else
-		udp->check = csum_whole(pkt);
+	if (!is_partial) {
+		*check = csum_apply(*check, diff);
+	} else if (MODE_GENERIC) {
+		*check = csum_fold(packet_pseudo(pkt));
+	} else {
+		*check = 0;
+		*check = csum_whole(pkt);
+	}
+	if (!*check && !is_tcp)
+		*check = 0xffff;
+}
+
+/* The two cases apart, since the verifier has to see which checksum stands where. */
+static __always_inline void rewrite(struct packet *pkt)
+{
+	struct tcp_header *tcp;
+
+	if (!packet_is_tcp(pkt)) {
+		rewrite_checked(pkt, &packet_udp(pkt)->check, false);
+		return;
+	}
+	tcp = packet_tcp(pkt);
+	if (tcp)
+		rewrite_checked(pkt, &tcp->check, true);
 }
 
 #endif

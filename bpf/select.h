@@ -33,23 +33,24 @@ static __always_inline u64 hash_packet(const struct packet *pkt)
 	u64 hash = hash_word(HASH_KEY_0, (u64)pkt->ip->source << 32 | destination);
 
 	if (SERVICE_HASH == HASH_5_TUPLE)
-		hash = hash_word(hash, (u64)pkt->udp->source << 32 |
-					       (u64)pkt->udp->destination << 16 | PROTOCOL_UDP);
+		hash = hash_word(hash, (u64)pkt->ports->source << 32 |
+					       (u64)pkt->ports->destination << 16 |
+					       packet_protocol(pkt));
 	return hash;
 }
 
 /* The hash that says where among its backend's records the flow of @pkt has its home. */
 static __always_inline u32 hash_flow(const struct packet *pkt, u64 hash)
 {
-	return hash_word(hash, (u64)pkt->udp->source << 32 | (u64)pkt->udp->destination << 16 |
-				       PROTOCOL_UDP) >>
+	return hash_word(hash, (u64)pkt->ports->source << 32 | (u64)pkt->ports->destination << 16 |
+				       packet_protocol(pkt)) >>
 	       32;
 }
 
-/* The backend for a new flow with @hash, or NO_BACKEND. */
-static __always_inline u32 select_backend(u64 hash)
+/* The backend for a new flow of @pkt's client, whose addresses have @hash, or NO_BACKEND. */
+static __always_inline u32 select_backend(const struct packet *pkt, u64 hash)
 {
-	u32 number = 0;
+	u32 number = packet_is_tcp(pkt) ? SERVICE_TCP : SERVICE_UDP;
 	struct service *service = services.lookup(&number);
 	u16 *table;
 	u32 slot;

@@ -24,7 +24,8 @@ enum backend_state {
  *
  * @mac is the next hop's, in the low six bytes of the word as they lie in a frame,
  * so that it is read and written whole; 0 while nobody has answered for it.
- * @port is 0 where the client's destination port is kept.
+ * @port is 0 where the client's destination port is kept. A server that answers UDP and
+ * TCP has two records.
  * @slot_first and @slot_count are its part of reverse_lookup.
  * @next_neighbour is the next backend behind the same next hop, or NO_BACKEND.
  */
@@ -42,7 +43,8 @@ struct backend {
 	__be32 next_hop;
 	u16 next_neighbour;
 	u8 mac_is_fixed;
-	u8 reserved[25];
+	u8 protocol;
+	u8 reserved[24];
 };
 
 _Static_assert(sizeof(struct backend) == 64, "struct backend");
@@ -68,13 +70,24 @@ struct client_value {
 
 _Static_assert(sizeof(struct client_value) == 8, "struct client_value");
 
-/* The state of a record in reverse_lookup, in the owner word. */
+/*
+ * The state of a record in reverse_lookup, in the owner word. Those of TCP say what the
+ * two ends have shown: no packet of a third party can end a connection (see tcp.h).
+ */
 enum flow_state {
 	FLOW_FREE,
 	FLOW_CLAIMED, /* being filled in; not yet a flow */
 	FLOW_UNREPLIED,
 	FLOW_ANSWERED,
 	FLOW_RESERVED, /* from Python; never expires */
+	TCP_OPENING,   /* the client has sent a SYN */
+	TCP_ACCEPTED,  /* the backend has answered it */
+	TCP_ESTABLISHED,
+	TCP_CLIENT_FIN,
+	TCP_BACKEND_FIN,
+	TCP_CLOSING, /* both have sent a FIN */
+	TCP_CLIENT_RST,
+	TCP_BACKEND_RST,
 };
 
 /*
@@ -107,17 +120,23 @@ struct slot_range {
 #define BUCKET_SIZE 4
 
 /*
- * Backend addresses with the same hash, one cache line; an empty place is 0. Where one
- * bucket has no place left, @continues is set and the next bucket has the others.
+ * Backend addresses with the same hash, each with its protocol, one cache line; an empty
+ * place is 0. Where one bucket has no place left, @continues is set and the next bucket
+ * has the others.
  */
 struct address_bucket {
 	__be32 address[BUCKET_SIZE];
 	struct slot_range slots[BUCKET_SIZE];
+	u8 protocol[BUCKET_SIZE];
 	u32 continues;
-	u8 reserved[12];
+	u8 reserved[8];
 };
 
 _Static_assert(sizeof(struct address_bucket) == 64, "struct address_bucket");
+
+/* The numbers of the services. */
+#define SERVICE_UDP 0
+#define SERVICE_TCP 1
 
 /* One service: which of its two Maglev tables counts. */
 struct service {

@@ -11,8 +11,9 @@ enum verdict {
 	RETURN,		 /* backend -> client */
 	PASS_NOT_OURS,	 /* to the kernel, untouched: no service wants it */
 	PASS_SOCKET,	 /* to the kernel, untouched: a socket of the host owns the port */
+	PASS_NO_FLOW,	 /* to the kernel, untouched: TCP in the middle of no known connection */
 	PASS_FRAGMENT,	 /* to the kernel, untouched: a fragment that does not say its ports */
-	DROP_MALFORMED,	 /* the UDP length contradicts the IP length */
+	DROP_MALFORMED,	 /* the UDP or TCP header contradicts the IP length */
 	DROP_FRAGMENT,	 /* the first fragment of a datagram for a service */
 	DROP_TTL,	 /* would leave with a TTL of 0 */
 	DROP_MARTIAN,	 /* a source address that nobody can answer */

@@ -23,6 +23,7 @@ int xdplb(struct xdp_md *ctx)
 	verdict = parse_packet(&pkt);
 	if (verdict != CONTINUE)
 		return finish(verdict);
+	packet_clear(&pkt);
 	verdict = answer_client(&pkt);
 	if (verdict == CONTINUE)
 		verdict = request_backend(&pkt);

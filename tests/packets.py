@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from scapy.layers.inet import IP, UDP
+from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.l2 import ARP, Ether
 
 OUR_MAC = "02:00:00:00:00:01"
@@ -40,16 +40,35 @@ def udp(
     )
 
 
+def tcp(
+    flags: str,
+    payload: bytes = b"",
+    *,
+    src: str = CLIENT,
+    sport: int = 5555,
+    dst: str = SERVICE,
+    dport: int = 53,
+    ether: dict[str, Any] | None = None,
+    ip: dict[str, Any] | None = None,
+    header: dict[str, Any] | None = None,
+) -> bytes:
+    """A segment with these flags, by default from the client to the service."""
+    frame = Ether(**{"src": CLIENT_MAC, "dst": OUR_MAC, **(ether or {})})
+    packet = IP(**{"src": src, "dst": dst, "ttl": 64, "id": 0x1234, **(ip or {})})
+    fields = {"sport": sport, "dport": dport, "seq": 1000, "ack": 2000, **(header or {})}
+    return bytes(frame / packet / TCP(flags=flags, **fields) / payload)
+
+
 def readdressed(packet: bytes, *, keep_checksum: int | None = None, **fields: Any) -> bytes:
     """``packet`` as a NAT should send it on, checksums computed anew.
 
     Args:
         packet: What came in.
-        keep_checksum: A UDP checksum to have instead of the right one.
+        keep_checksum: A checksum of UDP or TCP to have instead of the right one.
         fields: src, dst, sport, dport, smac, dmac; what is left out stays.
     """
     frame = Ether(packet)
-    datagram = frame[UDP]
+    datagram = frame[TCP] if TCP in frame else frame[UDP]
     address = frame[IP]
     frame.src = fields.get("smac", frame.src)
     frame.dst = fields.get("dmac", frame.dst)
@@ -67,16 +86,18 @@ def readdressed(packet: bytes, *, keep_checksum: int | None = None, **fields: An
 
 
 def udp_checksum(packet: bytes) -> int:
-    """The UDP checksum that stands in ``packet``."""
-    return int(Ether(packet)[UDP].chksum)
+    """The UDP or TCP checksum that stands in ``packet``."""
+    frame = Ether(packet)
+    return int((frame[TCP] if TCP in frame else frame[UDP]).chksum)
 
 
 def pseudo_sum(packet: bytes) -> int:
     """The folded sum of the pseudo-header: what a sender leaves to its device."""
     frame = Ether(packet)
+    length = frame[IP].len - 4 * frame[IP].ihl if TCP in frame else frame[UDP].len
     words = (
-        frame[IP].src.split(".") + frame[IP].dst.split(".") + ["0", "17"]
-        + [str(frame[UDP].len >> 8), str(frame[UDP].len & 0xFF)]
+        frame[IP].src.split(".") + frame[IP].dst.split(".") + ["0", str(frame[IP].proto)]
+        + [str(length >> 8), str(length & 0xFF)]
     )  # fmt: skip
     total = sum(
         int(high) << 8 | int(low) for high, low in zip(words[::2], words[1::2], strict=True)

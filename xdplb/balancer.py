@@ -12,16 +12,17 @@ from xdplb.model import (
     BackendStatus,
     BalancerStatus,
     InterfaceStatus,
+    ServiceStatus,
 )
 from xdplb.startup import start
 from xdplb.wire import BackendCode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from xdplb.facts import Running, Usage
     from xdplb.machine import Machine
-    from xdplb.model import Request
+    from xdplb.model import Protocol, Request
     from xdplb.startup import Report
     from xdplb.wire import BackendRecord
 
@@ -125,10 +126,16 @@ class Balancer:
             program_id=running.program_id,
             program_tag=running.tag,
             version=state.version,
-            service=state.service,
-            ports=state.ports,
-            hash=state.hash,
-            backends=tuple(self._backend(number, record, usage) for number, record in live.items()),
+            services=tuple(
+                ServiceStatus(
+                    address=state.service,
+                    protocol=protocol,
+                    ports=state.ports,
+                    hash=state.hash,
+                    backends=self._backends(protocol, live, usage),
+                )
+                for protocol in state.protocols
+            ),
             flows=flows,
             capacity=state.capacity,
             nat_ports_used=flows,
@@ -136,9 +143,17 @@ class Balancer:
             verdicts=usage.verdicts,
         )
 
-    def _backend(self, number: int, record: BackendRecord, usage: Usage) -> BackendStatus:
+    def _backends(
+        self, protocol: Protocol, live: Mapping[int, BackendRecord], usage: Usage
+    ) -> tuple[BackendStatus, ...]:
+        numbers = [number for number, record in live.items() if record.protocol is protocol]
+        total = sum(usage.shares.get(number, 0) for number in numbers)
+        return tuple(self._backend(number, live[number], usage, total) for number in numbers)
+
+    def _backend(
+        self, number: int, record: BackendRecord, usage: Usage, total: int
+    ) -> BackendStatus:
         packets_in, bytes_in, packets_out, bytes_out = usage.traffic.get(number, (0, 0, 0, 0))
-        total = sum(usage.shares.values())
         return BackendStatus(
             number=number,
             backend=Backend(record.address, record.port, record.weight),

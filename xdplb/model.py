@@ -24,6 +24,15 @@ DEFAULT_MAX_FLOWS: Final = 262_144
 MAX_FLOWS_LIMIT: Final = 1 << 28
 DEFAULT_UNREPLIED_S: Final = 30
 DEFAULT_ANSWERED_S: Final = 120
+DEFAULT_TRANSITORY_S: Final = 240
+DEFAULT_ESTABLISHED_S: Final = 7440
+
+
+class Protocol(StrEnum):
+    """What is balanced."""
+
+    UDP = "udp"
+    TCP = "tcp"
 
 
 class Hash(StrEnum):
@@ -162,6 +171,23 @@ class Reservation:
 
 
 @dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Idle seconds after which a flow may lose its port.
+
+    Attributes:
+        unreplied: UDP that no backend has answered.
+        answered: UDP that one has (RFC 4787 REQ-5).
+        transitory: TCP not yet, or not any more, established (RFC 5382 REQ-5).
+        established: TCP.
+    """
+
+    unreplied: int = DEFAULT_UNREPLIED_S
+    answered: int = DEFAULT_ANSWERED_S
+    transitory: int = DEFAULT_TRANSITORY_S
+    established: int = DEFAULT_ESTABLISHED_S
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """What ``xdplb up`` was asked for.
 
@@ -169,21 +195,20 @@ class Request:
         service: The address that clients dial; None for the interface's own.
         max_flows: Flows to make room for; None for what runs, or DEFAULT_MAX_FLOWS.
         nat_ports: Ports that flows may get; empty for what runs, or the default pool.
-        unreplied_s: Idle seconds after which a flow without an answer loses its port.
-        answered_s: The same for a flow that the backend has answered.
+        timeouts: Idle seconds after which a flow may lose its port.
     """
 
     interfaces: tuple[str, ...]
     backends: tuple[Backend, ...]
     service: IPv4Address | None = None
+    protocols: tuple[Protocol, ...] = (Protocol.UDP,)
     ports: tuple[PortRange, ...] = ALL_PORTS
     hash: Hash = Hash.SRC_DST
     mode: Mode = Mode.AUTO
     reservations: tuple[Reservation, ...] = ()
     max_flows: int | None = None
     nat_ports: tuple[PortRange, ...] = ()
-    unreplied_s: int = DEFAULT_UNREPLIED_S
-    answered_s: int = DEFAULT_ANSWERED_S
+    timeouts: Timeouts = Timeouts()
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant, before anything is touched.
@@ -191,6 +216,12 @@ class Request:
         Raises:
             InvalidValueError: With the value, the reason and what to do.
         """
+        _refuse_twice("protocol", self.protocols)
+        if Protocol.TCP in self.protocols and self.ports == ALL_PORTS:
+            raise InvalidValueError(
+                "tcp needs ports: with all of them the host could not be reached any more",
+                "name them with --port",
+            )
         _refuse_twice("interface", self.interfaces)
         _refuse_twice("backend", [f"{backend}" for backend in self.backends])
         _refuse_twice("reserved NAT port", [item.nat_port for item in self.reservations])
@@ -268,6 +299,17 @@ class BackendStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class ServiceStatus:
+    """One protocol of a running balancer, and who answers it."""
+
+    address: IPv4Address
+    protocol: Protocol
+    ports: tuple[PortRange, ...]
+    hash: Hash
+    backends: tuple[BackendStatus, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class InterfaceStatus:
     """One interface that carries the program."""
 
@@ -289,10 +331,7 @@ class BalancerStatus:
     program_id: int
     program_tag: str
     version: str
-    service: IPv4Address
-    ports: tuple[PortRange, ...]
-    hash: Hash
-    backends: tuple[BackendStatus, ...]
+    services: tuple[ServiceStatus, ...]
     flows: int
     capacity: int
     nat_ports_used: int

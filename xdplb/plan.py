@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from xdplb import wire
 from xdplb.errors import InvalidValueError
@@ -20,6 +20,7 @@ from xdplb.model import (
     Hash,
     Mode,
     PortRange,
+    Protocol,
 )
 from xdplb.ports import NatPool, SlotRange, assign_groups, cut_groups, make_pool
 from xdplb.selection import MAGLEV_SIZE, address_hash, build_table, select_slot
@@ -38,6 +39,13 @@ _REFRESH_TICKS: Final = 16
 BUCKET_STEPS: Final = 8
 MAX_NEIGHBOURS: Final = 1024
 _HASH_NUMBER: Final = {Hash.SRC_DST: 0, Hash.FIVE_TUPLE: 1, Hash.SRC: 2}
+
+
+Target: TypeAlias = tuple[Protocol, Backend]
+"""A backend as the one that answers a protocol."""
+
+Place: TypeAlias = tuple[Protocol, "IPv4Address"]
+"""What has a part of ``reverse_lookup`` to itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +126,11 @@ class Plan:
     capacity: int
     room: int
     records: tuple[BackendRecord, ...]
-    slots: Mapping[IPv4Address, SlotRange]
+    slots: Mapping[Place, SlotRange]
     next_hops: Mapping[IPv4Address, int]
-    table: array[int]
+    tables: Mapping[Protocol, array[int]]
     reserved: tuple[ReservedFlow, ...]
-    numbers: Mapping[Backend, int] = field(default_factory=dict)
+    numbers: Mapping[Target, int] = field(default_factory=dict)
 
     def interface_records(self) -> list[bytes]:
         """The ``interfaces`` map, by slot."""
@@ -137,13 +145,13 @@ class Plan:
         Raises:
             InvalidValueError: So many addresses share a hash that it would not find one.
         """
-        found: list[list[tuple[IPv4Address, int, int]]] = [[] for _ in range(self.room)]
+        found: list[list[tuple[IPv4Address, Protocol, int, int]]] = [[] for _ in range(self.room)]
         continues = [False] * self.room
-        for address, slots in self.slots.items():
+        for (protocol, address), slots in self.slots.items():
             bucket = address_hash(address) % self.room
             for _ in range(BUCKET_STEPS):
                 if len(found[bucket]) < wire.BUCKET_SIZE:
-                    found[bucket].append((address, slots.first, slots.count))
+                    found[bucket].append((address, protocol, slots.first, slots.count))
                     break
                 continues[bucket] = True
                 bucket = (bucket + 1) % self.room
@@ -167,15 +175,24 @@ def make_plan(request: Request, facts: Facts) -> Plan:
     pool = make_pool(request.nat_ports or facts.nat_ports, facts.ephemeral)
     capacity = request.max_flows or facts.capacity or DEFAULT_MAX_FLOWS
     groups = cut_groups(capacity, pool.size)
-    numbers = _number(request.backends, facts.records)
+    targets = [
+        (protocol, backend) for protocol in request.protocols for backend in request.backends
+    ]
+    numbers = _number(targets, facts.records)
     kept = {
-        record.address: SlotRange(record.slot_first, record.slot_count) for record in facts.records
+        (record.protocol, record.address): SlotRange(record.slot_first, record.slot_count)
+        for record in facts.records
     }
-    wanted = [backend.address for backend in request.backends]
+    wanted = [(protocol, backend.address) for protocol, backend in targets]
     slots = {**kept, **assign_groups(wanted, groups, kept)}
     records = _records(facts, numbers, slots)
     room = _room(len(records))
-    table = build_table([(number, backend) for backend, number in numbers.items()])
+    tables = {
+        protocol: build_table(
+            [(number, backend) for (one, backend), number in numbers.items() if one is protocol]
+        )
+        for protocol in request.protocols
+    }
     return Plan(
         request=request,
         facts=facts,
@@ -185,9 +202,11 @@ def make_plan(request: Request, facts: Facts) -> Plan:
         records=records,
         slots=slots,
         next_hops=_heads(records),
-        table=table,
+        tables=tables,
         reserved=tuple(
-            _reserve(item, request, facts, pool, records, table) for item in request.reservations
+            _reserve(item, protocol, request, facts, pool, records, table)
+            for protocol, table in tables.items()
+            for item in request.reservations
         ),
         numbers=numbers,
     )
@@ -225,43 +244,47 @@ def _room(wanted: int) -> int:
     return room
 
 
-def _number(backends: Sequence[Backend], records: Sequence[BackendRecord]) -> dict[Backend, int]:
+def _number(targets: Sequence[Target], records: Sequence[BackendRecord]) -> dict[Target, int]:
     """Numbers for backends: an old one keeps its own, a new one takes the first that is unused."""
     old = {
-        (record.address, record.port): number
+        (record.protocol, record.address, record.port): number
         for number, record in enumerate(records)
         if record.state is not BackendCode.UNUSED
     }
-    numbers = {
-        backend: old[backend.address, backend.port]
-        for backend in backends
-        if (backend.address, backend.port) in old
-    }
+    numbers = {}
+    for target in targets:
+        protocol, backend = target
+        number = old.get((protocol, backend.address, backend.port))
+        if number is not None:
+            numbers[target] = number
     taken = set(numbers.values())
-    free = (number for number in range(len(records) + len(backends)) if number not in taken)
-    for backend in backends:
-        if backend not in numbers:
-            numbers[backend] = next(free)
-    return {backend: numbers[backend] for backend in backends}
+    free = (number for number in range(len(records) + len(targets)) if number not in taken)
+    for target in targets:
+        if target not in numbers:
+            numbers[target] = next(free)
+    return {target: numbers[target] for target in targets}
 
 
 def _records(
     facts: Facts,
-    numbers: Mapping[Backend, int],
-    slots: Mapping[IPv4Address, SlotRange],
+    numbers: Mapping[Target, int],
+    slots: Mapping[Place, SlotRange],
 ) -> tuple[BackendRecord, ...]:
     """The ``backends`` map. A number that changes hands gets another generation."""
-    by_number = {number: backend for backend, number in numbers.items()}
+    by_number = {number: target for target, number in numbers.items()}
     count = max([*by_number, len(facts.records) - 1]) + 1
     records: list[BackendRecord] = []
     for number in range(count):
         old = facts.records[number] if number < len(facts.records) else None
-        backend = by_number.get(number)
-        if backend is None:
+        target = by_number.get(number)
+        if target is None:
             records.append(facts.records[number]._replace(state=BackendCode.UNUSED))
             continue
+        protocol, backend = target
         hop = facts.hops[backend.address]
-        is_same = old is not None and (old.address, old.port) == (backend.address, backend.port)
+        group = slots[protocol, backend.address]
+        wanted = (protocol, backend.address, backend.port)
+        is_same = old is not None and (old.protocol, old.address, old.port) == wanted
         generation = 0 if old is None else old.generation + (0 if is_same else 1)
         records.append(
             BackendRecord(
@@ -270,14 +293,15 @@ def _records(
                 port=backend.port,
                 state=BackendCode.UP,
                 generation=generation & 0xFF,
-                slot_first=slots[backend.address].first,
-                slot_count=slots[backend.address].count,
+                slot_first=group.first,
+                slot_count=group.count,
                 ifindex=facts.ports[hop.slot].index,
                 interface=hop.slot,
                 weight=backend.weight,
                 next_hop=hop.next_hop,
                 next_neighbour=wire.NO_INDEX,
                 mac_is_fixed=False,
+                protocol=protocol,
             )
         )
     return tuple(_chain(records))
@@ -318,6 +342,7 @@ def _heads(records: Sequence[BackendRecord]) -> dict[IPv4Address, int]:
 
 def _reserve(  # noqa: PLR0913 - all that a reservation depends on
     item: Reservation,
+    protocol: Protocol,
     request: Request,
     facts: Facts,
     pool: NatPool,
@@ -336,7 +361,7 @@ def _reserve(  # noqa: PLR0913 - all that a reservation depends on
             f"they are {pool}; --nat-ports changes that",
         )
     client = (item.client.address, item.client.port)
-    slot = select_slot(request.hash, facts.hash_keys, client, (facts.service, 0))
+    slot = select_slot(request.hash, facts.hash_keys, client, (facts.service, 0), protocol)
     number = table[slot]
     record = records[number]
     if offset >= record.slot_count:
@@ -346,7 +371,7 @@ def _reserve(  # noqa: PLR0913 - all that a reservation depends on
             f"this port needs --max-flows {offset + 1} or more",
         )
     return ReservedFlow(
-        key=ClientKey(item.client.address, item.client.port, facts.service, 0),
+        key=ClientKey(item.client.address, item.client.port, facts.service, 0, protocol),
         value=ClientValue(item.nat_port, number),
         index=record.slot_first + offset,
         flow=wire.FlowRecord(
@@ -376,14 +401,23 @@ def constants(plan: Plan, *, shares_ports: bool) -> list[str]:
     for item in plan.pool.ranges:
         ranges.append(f"RANGE({item.first}, {item.last}, {start})")
         start += item.count
-    unreplied, answered = (
+    timeouts = request.timeouts
+    unreplied, answered, transitory, established = (
         max(round(seconds * wire.TICKS_PER_S), 1)
-        for seconds in (request.unreplied_s, request.answered_s)
+        for seconds in (
+            timeouts.unreplied,
+            timeouts.answered,
+            timeouts.transitory,
+            timeouts.established,
+        )
     )
+    shortest = min(unreplied, answered, transitory, established)
     values = {
         "MODE_GENERIC": int(ports[0].mode is Mode.GENERIC),
         "TRANSMIT_REDIRECT": int(ports[0].redirect),
         "INTERFACE_COUNT": len(ports),
+        "HAVE_UDP": int(Protocol.UDP in request.protocols),
+        "HAVE_TCP": int(Protocol.TCP in request.protocols),
         "SERVICE_ADDRESS": f"{int.from_bytes(plan.facts.service.packed, 'little')}U",
         "SERVICE_PORTS(RANGE)": service_ports,
         "SERVICE_SHARES_PORTS": int(shares_ports),
@@ -396,7 +430,9 @@ def constants(plan: Plan, *, shares_ports: bool) -> list[str]:
         "MAX_BACKENDS": plan.room,
         "UNREPLIED_TICKS": unreplied,
         "ANSWERED_TICKS": answered,
-        "REFRESH_TICKS": max(min(_REFRESH_TICKS, unreplied // 4, answered // 4), 1),
+        "TRANSITORY_TICKS": transitory,
+        "ESTABLISHED_TICKS": established,
+        "REFRESH_TICKS": max(min(_REFRESH_TICKS, shortest // 4), 1),
     }
     return [f"-D{name}={value}" for name, value in values.items()]
 

@@ -9,14 +9,15 @@ group's first one plus the offset of the port in the pool.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from xdplb.errors import InvalidValueError
 from xdplb.model import MAX_BACKENDS, MAX_PORT, PortRange
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from ipaddress import IPv4Address
+    from collections.abc import Hashable, Iterable, Mapping, Sequence
+
+_Place = TypeVar("_Place", bound="Hashable")
 
 FIRST_UNPRIVILEGED: Final = 1024
 
@@ -89,27 +90,25 @@ def cut_groups(capacity: int, ports: int) -> list[SlotRange]:
 
 
 def assign_groups(
-    addresses: Iterable[IPv4Address],
-    groups: Sequence[SlotRange],
-    kept: Mapping[IPv4Address, SlotRange],
-) -> dict[IPv4Address, SlotRange]:
+    places: Iterable[_Place], groups: Sequence[SlotRange], kept: Mapping[_Place, SlotRange]
+) -> dict[_Place, SlotRange]:
     """Give each backend address a group, the one with the most records for each of its users.
 
     Args:
-        addresses: Addresses of backends; repeats count once.
+        places: Addresses of backends, with their protocols; repeats count once.
         groups: What there is to give.
-        kept: Addresses that have flows in a group already, and stay there.
+        kept: Those that have flows in a group already, and stay there.
     """
     users = dict.fromkeys(groups, 0)
-    assigned: dict[IPv4Address, SlotRange] = {}
-    unique = dict.fromkeys(addresses)
-    for address in unique:
-        if kept.get(address) in users:
-            assigned[address] = kept[address]
-            users[kept[address]] += 1
-    for address in unique:
-        if address not in assigned:
+    assigned: dict[_Place, SlotRange] = {}
+    unique = dict.fromkeys(places)
+    for place in unique:
+        if kept.get(place) in users:
+            assigned[place] = kept[place]
+            users[kept[place]] += 1
+    for place in unique:
+        if place not in assigned:
             best = max(groups, key=lambda group: group.count / (users[group] + 1))
-            assigned[address] = best
+            assigned[place] = best
             users[best] += 1
     return assigned

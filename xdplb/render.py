@@ -10,7 +10,7 @@ from xdplb.model import ALL_PORTS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from xdplb.model import BackendStatus, BalancerStatus
+    from xdplb.model import BackendStatus, BalancerStatus, ServiceStatus
 
 JSON_VERSION = 1
 
@@ -31,12 +31,13 @@ def _balancer(item: BalancerStatus) -> dict[str, Any]:
         "program": {"id": item.program_id, "tag": item.program_tag, "version": item.version},
         "services": [
             {
-                "address": f"{item.service}",
-                "protocol": "udp",
-                "ports": _ports(item),
-                "hash": item.hash,
-                "backends": [_backend(backend) for backend in item.backends],
+                "address": f"{service.address}",
+                "protocol": service.protocol,
+                "ports": _ports(service),
+                "hash": service.hash,
+                "backends": [_backend(backend) for backend in service.backends],
             }
+            for service in item.services
         ],
         "flows": {"active": item.flows, "capacity": item.capacity},
         "nat_ports": {"used": item.nat_ports_used, "total": item.nat_ports_total},
@@ -44,7 +45,7 @@ def _balancer(item: BalancerStatus) -> dict[str, Any]:
     }
 
 
-def _ports(item: BalancerStatus) -> str:
+def _ports(item: ServiceStatus) -> str:
     return "all" if item.ports == ALL_PORTS else ",".join(f"{ports}" for ports in item.ports)
 
 
@@ -79,6 +80,17 @@ def to_text(balancers: Sequence[BalancerStatus]) -> str:
 
 def _balancer_lines(item: BalancerStatus) -> list[str]:
     on = ", ".join(f"{interface.name} ({interface.mode})" for interface in item.interfaces)
+    verdicts = [f"{name} {count}" for name, count in item.verdicts.items() if count]
+    return [
+        *(line for service in item.services for line in _service_lines(service, on)),
+        f"  flows {item.flows} of {item.capacity}, "
+        f"NAT ports {item.nat_ports_used} of {item.nat_ports_total}",
+        f"  packets: {', '.join(verdicts) or 'none yet'}",
+        f"  program {item.program_id}, tag {item.program_tag}, xdplb {item.version}",
+    ]
+
+
+def _service_lines(item: ServiceStatus, on: str) -> list[str]:
     ports = "all ports" if item.ports == ALL_PORTS else f"port {_ports(item)}"
     rows = [
         (
@@ -92,14 +104,9 @@ def _balancer_lines(item: BalancerStatus) -> list[str]:
         )
         for backend in item.backends
     ]
-    verdicts = [f"{name} {count}" for name, count in item.verdicts.items() if count]
     return [
-        f"{item.service} udp, {ports}, by {item.hash}, on {on}",
+        f"{item.address} {item.protocol}, {ports}, by {item.hash}, on {on}",
         *_table([_COLUMNS, *rows]),
-        f"  flows {item.flows} of {item.capacity}, "
-        f"NAT ports {item.nat_ports_used} of {item.nat_ports_total}",
-        f"  packets: {', '.join(verdicts) or 'none yet'}",
-        f"  program {item.program_id}, tag {item.program_tag}, xdplb {item.version}",
     ]
 
 

@@ -12,7 +12,8 @@ from array import array
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
-from xdplb.model import Hash
+from xdplb.model import Hash, Protocol
+from xdplb.wire import PROTOCOL_NUMBER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 MAGLEV_SIZE: Final = 16381
 NO_BACKEND: Final = 0xFFFF
 
-_PROTOCOL_UDP: Final = 17
 _WORD: Final = (1 << 64) - 1
 _MULTIPLIER: Final = 0x9E3779B97F4A7C15
 
@@ -82,20 +82,22 @@ def select_slot(
     keys: tuple[int, int],
     client: tuple[IPv4Address, int],
     service: tuple[IPv4Address, int],
+    protocol: Protocol = Protocol.UDP,
 ) -> int:
-    """The table slot of a UDP packet from ``client`` to ``service``.
+    """The table slot of a packet from ``client`` to ``service``.
 
     Args:
         kind: What of the packet counts.
         keys: The two secret 64-bit numbers of the balancer.
         client: Address and port.
         service: Address and port.
+        protocol: Counts with 5-tuple only.
     """
     destination = 0 if kind is Hash.SRC else _as_loaded(service[0].packed)
     value = _hash_word(keys[0], _as_loaded(client[0].packed) << 32 | destination, keys[1])
     if kind is Hash.FIVE_TUPLE:
         ports = (_port_as_loaded(client[1]) << 32) | (_port_as_loaded(service[1]) << 16)
-        value = _hash_word(value, ports | _PROTOCOL_UDP, keys[1])
+        value = _hash_word(value, ports | PROTOCOL_NUMBER[protocol], keys[1])
     return (value >> 32) * MAGLEV_SIZE >> 32
 
 

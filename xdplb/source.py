@@ -28,6 +28,7 @@ FILES: Final = (
     "neighbour.h",
     "parse.h",
     "select.h",
+    "tcp.h",
     "flow.h",
     "answer.h",
     "request.h",

@@ -246,7 +246,11 @@ def _start_in(
         service=scene.service,
         replaced=scene.old is not None,
         unresolved=tuple(
-            backend for backend, number in plan.numbers.items() if plan.records[number].mac is None
+            dict.fromkeys(
+                backend
+                for (_, backend), number in plan.numbers.items()
+                if plan.records[number].mac is None
+            )
         ),
         notes=tuple(notes),
     )
@@ -302,14 +306,14 @@ def describe(plan: Plan, namespace: int, restore: Sequence[Restore]) -> State:
         netns=namespace,
         interfaces=tuple(AttachedTo(port.name, port.index, port.mode) for port in facts.ports),
         service=facts.service,
+        protocols=request.protocols,
         ports=request.ports,
         hash=request.hash,
         hash_keys=facts.hash_keys,
         capacity=plan.capacity,
         backends=plan.room,
         nat_ports=plan.pool.ranges,
-        unreplied_s=request.unreplied_s,
-        answered_s=request.answered_s,
+        timeouts=request.timeouts,
         reservations=request.reservations,
         verdicts=verdicts(),
         restore=tuple(restore),

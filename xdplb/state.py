@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 
 from xdplb import __version__, wire
 from xdplb.errors import TableError
-from xdplb.model import Endpoint, Hash, Mode, PortRange, Reservation
+from xdplb.model import Endpoint, Hash, Mode, PortRange, Protocol, Reservation, Timeouts
 
 FORMAT: Final = 1
 
@@ -58,14 +58,14 @@ class State:
     netns: int
     interfaces: tuple[AttachedTo, ...]
     service: IPv4Address
+    protocols: tuple[Protocol, ...]
     ports: tuple[PortRange, ...]
     hash: Hash
     hash_keys: tuple[int, int]
     capacity: int
     backends: int
     nat_ports: tuple[PortRange, ...]
-    unreplied_s: int
-    answered_s: int
+    timeouts: Timeouts
     reservations: tuple[Reservation, ...]
     verdicts: tuple[str, ...]
     restore: tuple[Restore, ...]
@@ -102,14 +102,14 @@ class State:
                 for item in values["interfaces"]
             ),
             service=IPv4Address(values["service"]),
+            protocols=tuple(Protocol(item) for item in values["protocols"]),
             ports=_ranges(values["ports"]),
             hash=Hash(values["hash"]),
             hash_keys=(values["hash_keys"][0], values["hash_keys"][1]),
             capacity=values["capacity"],
             backends=values["backends"],
             nat_ports=_ranges(values["nat_ports"]),
-            unreplied_s=values["unreplied_s"],
-            answered_s=values["answered_s"],
+            timeouts=Timeouts(**values["timeouts"]),
             reservations=tuple(
                 Reservation(
                     Endpoint(IPv4Address(item["client"]["address"]), item["client"]["port"]),

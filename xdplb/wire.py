@@ -12,9 +12,12 @@ from enum import IntEnum
 from ipaddress import IPv4Address
 from typing import Final, NamedTuple, Self
 
+from xdplb.model import Protocol, Timeouts
+
 TICK_NS: Final = 1 << 26
 TICKS_PER_S: Final = 10**9 / TICK_NS
-PROTOCOL_UDP: Final = 17
+PROTOCOL_NUMBER: Final = {Protocol.UDP: 17, Protocol.TCP: 6}
+SERVICE_NUMBER: Final = {Protocol.UDP: 0, Protocol.TCP: 1}
 NO_INDEX: Final = 0xFFFF
 
 U16: Final = struct.Struct("=H")
@@ -39,6 +42,29 @@ class FlowCode(IntEnum):
     UNREPLIED = 2
     ANSWERED = 3
     RESERVED = 4
+    TCP_OPENING = 5
+    TCP_ACCEPTED = 6
+    TCP_ESTABLISHED = 7
+    TCP_CLIENT_FIN = 8
+    TCP_BACKEND_FIN = 9
+    TCP_CLOSING = 10
+    TCP_CLIENT_RST = 11
+    TCP_BACKEND_RST = 12
+
+
+def idle_limits(timeouts: Timeouts) -> dict[FlowCode, int]:
+    """Idle seconds after which a record may be taken over, by its state."""
+    open_states = (FlowCode.TCP_ESTABLISHED, FlowCode.TCP_CLIENT_FIN, FlowCode.TCP_BACKEND_FIN)
+    return {
+        FlowCode.CLAIMED: timeouts.unreplied,
+        FlowCode.UNREPLIED: timeouts.unreplied,
+        FlowCode.ANSWERED: timeouts.answered,
+        **{
+            code: timeouts.established if code in open_states else timeouts.transitory
+            for code in FlowCode
+            if code >= FlowCode.TCP_OPENING
+        },
+    }
 
 
 def port_bytes(port: int) -> bytes:
@@ -74,6 +100,7 @@ class BackendRecord(NamedTuple):
     next_hop: IPv4Address
     next_neighbour: int
     mac_is_fixed: bool
+    protocol: Protocol
 
     def pack(self) -> bytes:
         """The 64 bytes of the record."""
@@ -91,13 +118,15 @@ class BackendRecord(NamedTuple):
             self.next_hop.packed,
             self.next_neighbour,
             self.mac_is_fixed,
+            PROTOCOL_NUMBER[self.protocol],
         )
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
         """The record in ``data``."""
         mac, address, port, state, *numbers = _BACKEND.unpack(data)
-        generation, first, count, ifindex, interface, weight, hop, neighbour, fixed = numbers
+        generation, first, count, ifindex, interface, weight, hop, neighbour, *last = numbers
+        fixed, protocol = last
         return cls(
             mac=word_to_mac(mac),
             address=IPv4Address(address),
@@ -112,10 +141,11 @@ class BackendRecord(NamedTuple):
             next_hop=IPv4Address(hop),
             next_neighbour=neighbour,
             mac_is_fixed=bool(fixed),
+            protocol=Protocol.TCP if protocol == PROTOCOL_NUMBER[Protocol.TCP] else Protocol.UDP,
         )
 
 
-_BACKEND: Final = struct.Struct("=Q4s2sBBIIIHH4sHB25x")
+_BACKEND: Final = struct.Struct("=Q4s2sBBIIIHH4sHBB24x")
 
 
 class ClientKey(NamedTuple):
@@ -125,7 +155,7 @@ class ClientKey(NamedTuple):
     client_port: int
     service: IPv4Address
     service_port: int
-    protocol: int = PROTOCOL_UDP
+    protocol: Protocol = Protocol.UDP
 
     def pack(self) -> bytes:
         """The 16 bytes of the record."""
@@ -134,7 +164,7 @@ class ClientKey(NamedTuple):
             self.service.packed,
             port_bytes(self.client_port),
             port_bytes(self.service_port),
-            self.protocol,
+            PROTOCOL_NUMBER[self.protocol],
         )
 
     @classmethod
@@ -146,7 +176,7 @@ class ClientKey(NamedTuple):
             int.from_bytes(client_port, "big"),
             IPv4Address(service),
             int.from_bytes(service_port, "big"),
-            protocol,
+            Protocol.TCP if protocol == PROTOCOL_NUMBER[Protocol.TCP] else Protocol.UDP,
         )
 
 
@@ -230,22 +260,22 @@ _FLOW: Final = struct.Struct("=Q4s2s2s6sH8x")
 
 
 class AddressBucket(NamedTuple):
-    """``struct address_bucket``: up to BUCKET_SIZE addresses, each with first slot and count."""
+    """``struct address_bucket``: address, protocol, first slot and count, up to four times."""
 
-    entries: tuple[tuple[IPv4Address, int, int], ...]
+    entries: tuple[tuple[IPv4Address, Protocol, int, int], ...]
     continues: bool
 
     def pack(self) -> bytes:
         """The 64 bytes of the record."""
-        empty = (IPv4Address(0), 0, 0)
-        full = (*self.entries, *[empty] * (BUCKET_SIZE - len(self.entries)))
-        addresses = (address.packed for address, _, _ in full)
-        slots = (number for _, first, count in full for number in (first, count))
-        return _ADDRESS_BUCKET.pack(*addresses, *slots, self.continues)
+        full = (*self.entries, *[None] * (BUCKET_SIZE - len(self.entries)))
+        addresses = (item[0].packed if item else bytes(4) for item in full)
+        slots = (number for item in full for number in (item[2:] if item else (0, 0)))
+        protocols = (PROTOCOL_NUMBER[item[1]] if item else 0 for item in full)
+        return _ADDRESS_BUCKET.pack(*addresses, *slots, *protocols, self.continues)
 
 
 BUCKET_SIZE: Final = 4
-_ADDRESS_BUCKET: Final = struct.Struct("=4s4s4s4s8II12x")
+_ADDRESS_BUCKET: Final = struct.Struct("=4s4s4s4s8I4BI8x")
 
 
 class InterfaceRecord(NamedTuple):

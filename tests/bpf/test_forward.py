@@ -19,7 +19,7 @@ from scapy.layers.inet import IPOption_RR, IPOption_Timestamp
 
 from xdplb import wire
 from xdplb.kernel import libbpf, tables
-from xdplb.model import Hash, PortRange
+from xdplb.model import Hash, PortRange, Protocol
 from xdplb.plan import Port
 from xdplb.selection import select_slot
 from xdplb.wire import BackendCode
@@ -86,7 +86,7 @@ def test_the_program_chooses_the_backend_that_python_computes(kind: Hash) -> Non
                 (IPv4Address(client), port),
                 (IPv4Address(SERVICE), 53),
             )
-            assert value.backend == balancer.plan.table[slot]
+            assert value.backend == balancer.plan.tables[Protocol.UDP][slot]
 
 
 def test_the_default_hash_looks_at_addresses_only() -> None:

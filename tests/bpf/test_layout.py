@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from bpf_harness import Loaded, make_request, reservation
 from lab import wait_for
-from packets import CLIENT, SERVICE, udp
+from packets import CLIENT, SERVICE, tcp, udp
 
 from xdplb import source, wire
 from xdplb.kernel import clock
-from xdplb.model import Hash, Mode
+from xdplb.model import Hash, Mode, PortRange, Protocol
 from xdplb.plan import BUCKET_STEPS, MAX_NEIGHBOURS, constants
 from xdplb.selection import MAGLEV_SIZE
 from xdplb.wire import BackendCode, FlowCode
@@ -58,6 +58,7 @@ RECORDS: dict[tuple[str, str], tuple[bytes, dict[str, bytes]]] = {
             next_hop=IPv4Address("97.98.99.100"),
             next_neighbour=0x6162,
             mac_is_fixed=True,
+            protocol=Protocol.TCP,
         ).pack(),
         {
             "mac": bytes.fromhex("0102030405060000"),
@@ -73,7 +74,8 @@ RECORDS: dict[tuple[str, str], tuple[bytes, dict[str, bytes]]] = {
             "next_hop": bytes((97, 98, 99, 100)),
             "next_neighbour": (0x6162).to_bytes(2, sys.byteorder),
             "mac_is_fixed": b"\x01",
-            "reserved": bytes(25),
+            "protocol": b"\x06",
+            "reserved": bytes(24),
         },
     ),
     ("client_port", "key"): (
@@ -117,8 +119,8 @@ RECORDS: dict[tuple[str, str], tuple[bytes, dict[str, bytes]]] = {
     ("backend_ports", "leaf"): (
         wire.AddressBucket(
             (
-                (IPv4Address("1.2.3.4"), 0x05060708, 0x090A0B0C),
-                (IPv4Address("17.18.19.20"), 0x15161718, 0x191A1B1C),
+                (IPv4Address("1.2.3.4"), Protocol.UDP, 0x05060708, 0x090A0B0C),
+                (IPv4Address("17.18.19.20"), Protocol.TCP, 0x15161718, 0x191A1B1C),
             ),
             continues=True,
         ).pack(),
@@ -129,8 +131,9 @@ RECORDS: dict[tuple[str, str], tuple[bytes, dict[str, bytes]]] = {
                 for number in (0x05060708, 0x090A0B0C, 0x15161718, 0x191A1B1C)
             )
             + bytes(16),
+            "protocol": b"\x11\x06\0\0",
             "continues": (1).to_bytes(4, sys.byteorder),
-            "reserved": bytes(12),
+            "reserved": bytes(8),
         },
     ),
     ("services", "leaf"): (
@@ -203,6 +206,7 @@ REACHED: dict[str, Callable[[Loaded], bytes]] = {
     "forward": lambda _: udp(),
     "return": lambda balancer: balancer.answer(balancer.open()),
     "pass_not_ours": lambda _: udp(dst="172.11.0.9"),
+    "pass_no_flow": lambda _: tcp("A"),
     "pass_fragment": lambda _: udp(ip={"frag": 5}),
     "drop_malformed": lambda _: udp(header={"len": 7}),
     "drop_fragment": lambda _: udp(ip={"flags": "MF"}),
@@ -223,7 +227,7 @@ def _with_backend(balancer: Loaded, **fields: object) -> bytes:
 
 @pytest.mark.parametrize("verdict", REACHED)
 def test_the_verdict_is_reached(verdict: str) -> None:
-    with Loaded() as balancer:
+    with Loaded(make_request(protocols=tuple(Protocol), ports=(PortRange(53, 53),))) as balancer:
         packet = REACHED[verdict](balancer)
         assert balancer.run(packet).verdict == verdict
 
@@ -242,8 +246,15 @@ def test_every_verdict_has_a_test() -> None:
         {"hash": Hash.FIVE_TUPLE},
         {"reservations": (reservation(CLIENT, 5555, 6666),)},
         {"mode": Mode.GENERIC, "reservations": (reservation(CLIENT, 5555, 6666),)},
+        {"protocols": (Protocol.TCP,), "ports": (PortRange(53, 53),)},
+        {
+            "protocols": tuple(Protocol),
+            "ports": (PortRange(53, 53),),
+            "mode": Mode.GENERIC,
+            "reservations": (reservation(CLIENT, 5555, 6666),),
+        },
     ],
-    ids=["default", "generic", "5-tuple", "reservation", "generic and reservation"],
+    ids=["default", "generic", "5-tuple", "reservation", "generic and reservation", "tcp", "all"],
 )
 def test_the_verifier_has_room_to_spare(options: dict[str, Any]) -> None:
     """It gives up at a million instructions; growth should be noticed long before."""

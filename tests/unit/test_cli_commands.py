@@ -15,7 +15,17 @@ from fake_machine import FakeMachine
 from xdplb.balancer import Balancer
 from xdplb.cli import commands
 from xdplb.errors import AttachError, InterfaceNotFoundError, InvalidValueError, XdplbError
-from xdplb.model import Backend, Endpoint, Hash, Mode, PortRange, Request, Reservation
+from xdplb.model import (
+    Backend,
+    Endpoint,
+    Hash,
+    Mode,
+    PortRange,
+    Protocol,
+    Request,
+    Reservation,
+    Timeouts,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,8 +95,17 @@ def _run(*words: str) -> Result:
         ),
         (("--max-flows", "1000"), "max_flows", 1000),
         (("--nat-ports", "2000-2999"), "nat_ports", (PortRange(2000, 2999),)),
-        (("--timeout", "60"), "answered_s", 60),
-        (("--timeout-unreplied", "5"), "unreplied_s", 5),
+        (("--timeout", "60"), "timeouts", Timeouts(answered=60)),
+        (("--timeout-unreplied", "5"), "timeouts", Timeouts(unreplied=5)),
+        (("--timeout-tcp", "600"), "timeouts", Timeouts(established=600)),
+        (("--timeout-tcp-transitory", "9"), "timeouts", Timeouts(transitory=9)),
+        ((), "protocols", (Protocol.UDP,)),
+        (("--protocol", "tcp", "--port", "443"), "protocols", (Protocol.TCP,)),
+        (
+            ("--protocol", "udp", "--protocol", "tcp", "--port", "53"),
+            "protocols",
+            (Protocol.UDP, Protocol.TCP),
+        ),
     ],
 )
 def test_an_option_of_up_reaches_the_request(

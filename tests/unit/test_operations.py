@@ -190,5 +190,6 @@ def test_status_adds_up(machine: FakeMachine) -> None:
     machine.run_on()
     (status,) = Balancer(machine).status()
     assert (status.flows, status.nat_ports_used, status.nat_ports_total) == (4, 4, 72560)
-    assert [backend.share for backend in status.backends] == [0.75, 0.25]
-    assert (status.backends[0].packets_in, status.backends[0].bytes_out) == (5, 400)
+    (service,) = status.services
+    assert [backend.share for backend in service.backends] == [0.75, 0.25]
+    assert (service.backends[0].packets_in, service.backends[0].bytes_out) == (5, 400)

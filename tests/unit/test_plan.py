@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from xdplb import source, wire
 from xdplb.errors import InvalidValueError
-from xdplb.model import Backend, Hash, Mode, PortRange, Request
+from xdplb.model import Backend, Hash, Mode, PortRange, Protocol, Request, Timeouts
 from xdplb.plan import Facts, Hop, Plan, Port, constants, make_plan
 from xdplb.selection import address_hash
 from xdplb.wire import BackendCode
@@ -29,7 +29,12 @@ FLAG = re.compile(
 )
 
 
-def _plan(last: Plan | None, numbers: Sequence[int], hop: IPv4Address | None = None) -> Plan:
+def _plan(
+    last: Plan | None,
+    numbers: Sequence[int],
+    hop: IPv4Address | None = None,
+    protocols: tuple[Protocol, ...] = (Protocol.UDP,),
+) -> Plan:
     """The plan for backends 192.0.2.0 + NUMBER that replaces ``last``."""
     addresses = [IPv4Address("192.0.2.0") + number for number in numbers]
     facts = Facts(
@@ -42,11 +47,14 @@ def _plan(last: Plan | None, numbers: Sequence[int], hop: IPv4Address | None = N
         nat_ports=last.pool.ranges if last else POOL,
     )
     backends = tuple(Backend(address) for address in addresses)
-    return make_plan(Request(("eth0",), backends, max_flows=400), facts)
+    asked = Request(
+        ("eth0",), backends, max_flows=400, protocols=protocols, ports=(PortRange(53, 53),)
+    )
+    return make_plan(asked, facts)
 
 
 def _numbers(plan: Plan) -> dict[str, int]:
-    return {f"{backend}": number for backend, number in plan.numbers.items()}
+    return {f"{backend}": number for (_, backend), number in plan.numbers.items()}
 
 
 def _chain(plan: Plan, hop: IPv4Address) -> list[int]:
@@ -101,14 +109,33 @@ def test_a_backend_that_left_does_not_make_the_others_share_ports() -> None:
     """There are four groups and, after the second up, two addresses."""
     first = _plan(None, [10, 11, 12, 13])
     second = _plan(first, [10, 20])
-    slots = [second.slots[backend.address] for backend in second.numbers]
+    slots = [second.slots[protocol, backend.address] for protocol, backend in second.numbers]
     assert len(set(slots)) == 2
 
 
 def test_a_backend_that_left_is_unused_and_out_of_the_table() -> None:
     second = _plan(_plan(None, [10, 11]), [10])
     assert second.records[1].state is BackendCode.UNUSED
-    assert set(second.table) == {0}
+    assert set(second.tables[Protocol.UDP]) == {0}
+
+
+def test_each_protocol_has_numbers_ports_and_a_table_of_its_own() -> None:
+    plan = _plan(None, [10, 11], protocols=(Protocol.UDP, Protocol.TCP))
+    assert [record.protocol for record in plan.records] == [
+        *(Protocol.UDP, Protocol.UDP),
+        *(Protocol.TCP, Protocol.TCP),
+    ]
+    assert len(set(plan.slots.values())) == 4
+    assert set(plan.tables[Protocol.UDP]) == {0, 1}
+    assert set(plan.tables[Protocol.TCP]) == {2, 3}
+    again = _plan(plan, [11, 10], protocols=(Protocol.TCP,))
+    assert {
+        number: again.records[number].address for number in set(again.tables[Protocol.TCP])
+    } == {
+        2: IPv4Address("192.0.2.10"),
+        3: IPv4Address("192.0.2.11"),
+    }
+    assert [record.state for record in again.records[:2]] == [BackendCode.UNUSED] * 2
 
 
 def test_more_backends_behind_a_router_than_the_program_follows_are_refused() -> None:
@@ -163,7 +190,8 @@ def test_no_text_of_the_user_gets_into_a_flag(
         ephemeral=EPHEMERAL,
         hash_keys=keys,
     )
-    asked = Request((name,), (backend,), hash=kind, unreplied_s=seconds, answered_s=seconds)
+    timeouts = Timeouts(seconds, seconds, seconds, seconds)
+    asked = Request((name,), (backend,), hash=kind, timeouts=timeouts)
     flags = constants(make_plan(asked, facts), shares_ports=True)
     assert all(FLAG.fullmatch(flag) for flag in flags)
 
@@ -175,7 +203,15 @@ def test_every_flag_has_a_default_in_the_program() -> None:
         assert f"#ifndef {name}\n" in config
 
 
-@pytest.mark.parametrize(("option", "name"), [(30, "UNREPLIED_TICKS"), (120, "ANSWERED_TICKS")])
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [
+        (30, "UNREPLIED_TICKS"),
+        (120, "ANSWERED_TICKS"),
+        (240, "TRANSITORY_TICKS"),
+        (7440, "ESTABLISHED_TICKS"),
+    ],
+)
 def test_a_default_timeout_is_the_one_of_the_program(option: int, name: str) -> None:
     config = (source.directory() / "config.h").read_text()
     found = re.search(rf"#define {name} (\d+)", config)

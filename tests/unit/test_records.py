@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from xdplb import wire
 from xdplb.errors import InvalidValueError
-from xdplb.model import Backend, PortRange, Request
+from xdplb.model import Backend, PortRange, Protocol, Request
 from xdplb.ports import NatPool, make_pool
 from xdplb.wire import BackendCode, BackendRecord, ClientValue, FlowCode, Owner
 
@@ -81,6 +81,7 @@ def test_a_backend_record_survives_the_wire(
         next_hop=IPv4Address(address),
         next_neighbour=weight,
         mac_is_fixed=bool(weight & 1),
+        protocol=Protocol.TCP if weight & 2 else Protocol.UDP,
     )
     assert len(record.pack()) == 64
     assert BackendRecord.unpack(record.pack()) == record

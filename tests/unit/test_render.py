@@ -16,6 +16,8 @@ from xdplb.model import (
     InterfaceStatus,
     Mode,
     PortRange,
+    Protocol,
+    ServiceStatus,
 )
 from xdplb.render import to_json, to_text
 
@@ -33,12 +35,9 @@ BACKEND = BackendStatus(
     packets_out=9,
     bytes_out=360,
 )
-STATUS = BalancerStatus(
-    interfaces=(InterfaceStatus("balancer", 7, Mode.NATIVE),),
-    program_id=31,
-    program_tag="abcd",
-    version="0.1.0",
-    service=IPv4Address("172.11.0.1"),
+SERVICE = ServiceStatus(
+    address=IPv4Address("172.11.0.1"),
+    protocol=Protocol.UDP,
     ports=ALL_PORTS,
     hash=Hash.SRC_DST,
     backends=(
@@ -47,6 +46,13 @@ STATUS = BalancerStatus(
             BACKEND, number=1, backend=Backend(IPv4Address("172.11.0.21"), 53), mac=None, flows=0
         ),
     ),
+)
+STATUS = BalancerStatus(
+    interfaces=(InterfaceStatus("balancer", 7, Mode.NATIVE),),
+    program_id=31,
+    program_tag="abcd",
+    version="0.1.0",
+    services=(SERVICE,),
     flows=2,
     capacity=262144,
     nat_ports_used=2,
@@ -92,8 +98,19 @@ def test_the_json_of_one_backend_is_the_contract_and_what_was_added() -> None:
 
 def test_the_json_lists_ports_as_they_were_asked_for() -> None:
     ports = (PortRange(53, 53), PortRange(100, 200))
-    services = json.loads(to_json([replace(STATUS, ports=ports)]))["balancers"][0]["services"]
-    assert services[0]["ports"] == "53,100-200"
+    tcp = replace(SERVICE, ports=ports, protocol=Protocol.TCP)
+    status = replace(STATUS, services=(SERVICE, tcp))
+    services = json.loads(to_json([status]))["balancers"][0]["services"]
+    assert [item["protocol"] for item in services] == ["udp", "tcp"]
+    assert [item["ports"] for item in services] == ["all", "53,100-200"]
+
+
+def test_the_text_has_a_table_for_each_service() -> None:
+    status = replace(STATUS, services=(SERVICE, replace(SERVICE, protocol=Protocol.TCP)))
+    lines = to_text([status]).splitlines()
+    assert lines[0].startswith("172.11.0.1 udp, ")
+    assert lines[4].startswith("172.11.0.1 tcp, ")
+    assert lines[1:4] == lines[5:8]
 
 
 def test_the_json_names_every_verdict_also_those_at_zero() -> None:

@@ -16,7 +16,16 @@ from hypothesis import strategies as st
 from xdplb import errors, source, wire
 from xdplb.balancer import Balancer
 from xdplb.errors import InvalidValueError, TableError, XdplbError
-from xdplb.model import MAX_BACKENDS, Backend, Endpoint, Hash, Mode, PortRange, Reservation
+from xdplb.model import (
+    MAX_BACKENDS,
+    Backend,
+    Endpoint,
+    Hash,
+    Mode,
+    PortRange,
+    Reservation,
+    Timeouts,
+)
 from xdplb.plan import Facts, Hop, Plan, Port, constants, make_plan, shares_ports
 from xdplb.ports import NatPool, SlotRange, assign_groups, cut_groups, make_pool
 from xdplb.render import to_json, to_text
@@ -189,7 +198,7 @@ def test_a_backend_survives_the_wire() -> None:
 def test_verdict_names_come_from_the_program() -> None:
     names = source.verdicts()
     assert names[:3] == ("forward", "return", "pass_not_ours")
-    assert len(set(names)) == len(names) == 13
+    assert len(set(names)) == len(names) == 14
     readme = (source.directory() / "README.md").read_text()
     assert all(f"| `{name}` |" in readme for name in names)
 
@@ -251,7 +260,7 @@ def test_flags_are_numbers_and_ranges_only(kind: Hash) -> None:
 
 
 def test_short_timeouts_shorten_the_refresh() -> None:
-    flags = constants(plan_for(unreplied_s=1), shares_ports=False)
+    flags = constants(plan_for(timeouts=Timeouts(unreplied=1)), shares_ports=False)
     assert "-DREFRESH_TICKS=3" in flags
 
 
@@ -296,7 +305,8 @@ def test_the_json_has_the_promised_keys() -> None:
         "packets_in", "bytes_in", "packets_out", "bytes_out",
     }  # fmt: skip
     assert balancer["flows"] == {"active": 4, "capacity": 262144}
-    some = replace(status[0], ports=(PortRange(53, 53), PortRange(5, 9)))
+    service = replace(status[0].services[0], ports=(PortRange(53, 53), PortRange(5, 9)))
+    some = replace(status[0], services=(service,))
     assert json.loads(to_json([some]))["balancers"][0]["services"][0]["ports"] == "53,5-9"
     assert "unresolved" in to_text(status)
     assert to_text([]) == "no balancer is up in this network namespace"

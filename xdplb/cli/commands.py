@@ -12,11 +12,15 @@ from xdplb.cli.params import ADDRESS, BACKEND, PORTS, RESERVATION
 from xdplb.model import (
     ALL_PORTS,
     DEFAULT_ANSWERED_S,
+    DEFAULT_ESTABLISHED_S,
     DEFAULT_MAX_FLOWS,
+    DEFAULT_TRANSITORY_S,
     DEFAULT_UNREPLIED_S,
     Hash,
     Mode,
+    Protocol,
     Request,
+    Timeouts,
 )
 from xdplb.render import to_json, to_text
 
@@ -47,8 +51,10 @@ SECONDS = click.IntRange(1, 86400)
     help="Port that clients dial, or a range. Repeat it.  [default: all]",
 )  # fmt: skip
 @click.option(
-    "--protocol", type=click.Choice(["udp"]), default="udp", show_default=True,
-    help="Protocol to balance.",
+    "--protocol", "protocols", multiple=True,
+    type=click.Choice([item.value for item in Protocol]),
+    default=[Protocol.UDP.value], show_default=True,
+    help="Protocol to balance; tcp needs --port. Repeat it for both.",
 )  # fmt: skip
 @click.option(
     "--hash", "hash_kind", type=click.Choice([item.value for item in Hash]),
@@ -77,12 +83,22 @@ SECONDS = click.IntRange(1, 86400)
 @click.option(
     "--timeout", "answered_s", type=SECONDS, metavar="SECONDS",
     default=DEFAULT_ANSWERED_S, show_default=True,
-    help="Idle time after which a flow may lose its port.",
+    help="Idle time after which a UDP flow may lose its port.",
 )  # fmt: skip
 @click.option(
     "--timeout-unreplied", "unreplied_s", type=SECONDS, metavar="SECONDS",
     default=DEFAULT_UNREPLIED_S, show_default=True,
-    help="The same for a flow that no backend has answered.",
+    help="The same for a UDP flow that no backend has answered.",
+)  # fmt: skip
+@click.option(
+    "--timeout-tcp", "established_s", type=SECONDS, metavar="SECONDS",
+    default=DEFAULT_ESTABLISHED_S, show_default=True,
+    help="The same for a TCP connection.",
+)  # fmt: skip
+@click.option(
+    "--timeout-tcp-transitory", "transitory_s", type=SECONDS, metavar="SECONDS",
+    default=DEFAULT_TRANSITORY_S, show_default=True,
+    help="The same for one that is not yet, or no longer, established.",
 )  # fmt: skip
 def up(  # noqa: PLR0913 - one argument for each option
     *,
@@ -90,7 +106,7 @@ def up(  # noqa: PLR0913 - one argument for each option
     backends: tuple[Backend, ...],
     service: IPv4Address | None,
     ports: tuple[PortRange, ...],
-    protocol: str,
+    protocols: tuple[str, ...],
     hash_kind: str,
     mode: str,
     clients: tuple[Reservation, ...],
@@ -98,6 +114,8 @@ def up(  # noqa: PLR0913 - one argument for each option
     nat_ports: tuple[PortRange, ...],
     answered_s: int,
     unreplied_s: int,
+    established_s: int,
+    transitory_s: int,
 ) -> None:
     """Start balancing, or change a balancer that runs and keep its flows.
 
@@ -107,20 +125,20 @@ def up(  # noqa: PLR0913 - one argument for each option
     Example:
         xdplb up --iface eth0 --backend 192.0.2.10 --backend 192.0.2.11
         xdplb up --iface eth0 --port 53 --backend 192.0.2.10:5353
+        xdplb up --iface eth0 --protocol tcp --port 443 --backend 192.0.2.10
     """
-    del protocol  # one choice so far
     request = Request(
         interfaces=ifaces,
         backends=backends,
         service=service,
+        protocols=tuple(Protocol(item) for item in protocols),
         ports=ports or ALL_PORTS,
         hash=Hash(hash_kind),
         mode=Mode(mode),
         reservations=clients,
         max_flows=max_flows,
         nat_ports=nat_ports,
-        unreplied_s=unreplied_s,
-        answered_s=answered_s,
+        timeouts=Timeouts(unreplied_s, answered_s, transitory_s, established_s),
     )
     from xdplb.kernel.compiler import Compiler  # noqa: PLC0415 - not for --help
 
@@ -136,7 +154,8 @@ def _say_up(report: Report, request: Request) -> None:
         click.echo(f"note: {note}", err=True)
     on = ", ".join(f"{item.name} ({item.mode})" for item in report.interfaces)
     verb = "changed" if report.replaced else "up"
-    click.echo(f"{verb}: {report.service} udp on {on}")
+    protocols = " and ".join(request.protocols)
+    click.echo(f"{verb}: {report.service} {protocols} on {on}")
     for backend in request.backends:
         late = "  (no answer to ARP yet)" if backend in report.unresolved else ""
         click.echo(f"  -> {backend}{late}")

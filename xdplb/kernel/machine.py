@@ -242,6 +242,6 @@ class Machine(Closing):
                     number: tables.read_stats(maps, number)
                     for number in range(len(running.records))
                 },
-                shares=dict(tables.read_shares(maps)),
+                shares=dict(tables.read_shares(maps, running.state)),
                 verdicts=tables.read_verdicts(maps, running.state.verdicts),
             )

@@ -49,7 +49,8 @@ def reserve(maps: Descriptors, plan: Plan, old: Running | None) -> None:
 def reservation_keys(state: State) -> list[ClientKey]:
     """What a balancer's reservations are found by."""
     return [
-        ClientKey(item.client.address, item.client.port, state.service, 0)
+        ClientKey(item.client.address, item.client.port, state.service, 0, protocol)
+        for protocol in state.protocols
         for item in state.reservations
     ]
 

@@ -15,7 +15,7 @@ from xdplb.kernel import libbpf
 from xdplb.kernel.program import META, Descriptors
 from xdplb.selection import MAGLEV_SIZE
 from xdplb.state import State, interface_indexes
-from xdplb.wire import BackendRecord, FlowCode, StatsRecord
+from xdplb.wire import SERVICE_NUMBER, BackendRecord, FlowCode, StatsRecord
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,8 +50,8 @@ def _entries(plan: Plan) -> dict[str, int]:
         "reverse_lookup": plan.capacity,
         "backend_ports": plan.room,
         "next_hops": plan.room,
-        "services": 1,
-        "maglev": _TABLES_PER_SERVICE,
+        "services": len(SERVICE_NUMBER),
+        "maglev": _TABLES_PER_SERVICE * len(SERVICE_NUMBER),
         "interfaces": len(plan.facts.ports),
         "backend_stats": plan.room,
     }
@@ -139,10 +139,12 @@ def fill(maps: Descriptors, plan: Plan) -> None:
     for address, number in plan.next_hops.items():
         libbpf.update(maps["next_hops"], address.packed, wire.U32.pack(number))
     _write_array(maps["interfaces"], plan.interface_records())
-    libbpf.update(
-        maps["maglev"], wire.U32.pack(0), plan.table.tobytes().ljust(_MAGLEV_BYTES, b"\0")
-    )
-    libbpf.update(maps["services"], wire.U32.pack(0), wire.service_record(table=0))
+    for protocol, table in plan.tables.items():
+        service = SERVICE_NUMBER[protocol]
+        first = service * _TABLES_PER_SERVICE
+        data = table.tobytes().ljust(_MAGLEV_BYTES, b"\0")
+        libbpf.update(maps["maglev"], wire.U32.pack(first), data)
+        libbpf.update(maps["services"], wire.U32.pack(service), wire.service_record(first))
 
 
 def _write_array(fd: int, records: Sequence[bytes]) -> None:
@@ -160,13 +162,11 @@ def flows_by_backend(maps: Descriptors, state: State, now: int) -> Counter[int]:
         state: Its description, for the timeouts.
         now: The time in ticks.
     """
-    forever = 1 << 32
     limits = {
-        int(FlowCode.CLAIMED): round(state.unreplied_s * wire.TICKS_PER_S),
-        int(FlowCode.UNREPLIED): round(state.unreplied_s * wire.TICKS_PER_S),
-        int(FlowCode.ANSWERED): round(state.answered_s * wire.TICKS_PER_S),
-        int(FlowCode.RESERVED): forever,
+        int(code): round(seconds * wire.TICKS_PER_S)
+        for code, seconds in wire.idle_limits(state.timeouts).items()
     }
+    limits[int(FlowCode.RESERVED)] = 1 << 32
     newest = now + 2  # another CPU may be a tick ahead of the clock that was asked
     live: Counter[int] = Counter()
     for word, count in _owner_words(maps["reverse_lookup"], state.capacity).items():
@@ -230,10 +230,15 @@ def read_verdicts(maps: Descriptors, names: Sequence[str]) -> dict[str, int]:
     return counts
 
 
-def read_shares(maps: Descriptors) -> Counter[int]:
-    """How many entries of the Maglev table each backend number has."""
-    data = libbpf.lookup(maps["maglev"], wire.U32.pack(0), _MAGLEV_BYTES) or b""
-    return Counter(memoryview(data).cast("H")[:MAGLEV_SIZE]) if data else Counter()
+def read_shares(maps: Descriptors, state: State) -> Counter[int]:
+    """How many entries of its service's Maglev table each backend number has."""
+    shares: Counter[int] = Counter()
+    for protocol in state.protocols:
+        service = wire.U32.pack(SERVICE_NUMBER[protocol])
+        record = libbpf.lookup(maps["services"], service, wire.SIZES["service"]) or bytes(8)
+        data = libbpf.lookup(maps["maglev"], record[:4], _MAGLEV_BYTES) or b""
+        shares.update(memoryview(data).cast("H")[:MAGLEV_SIZE])
+    return shares
 
 
 def add_meta(maps: Descriptors, state: State, program_fd: int) -> None:
