@@ -14,7 +14,7 @@ from xdplb import source, wire
 from xdplb.kernel import clock, libbpf, program, reservations, tables
 from xdplb.kernel.closing import Closing
 from xdplb.kernel.compiler import Compiler, ObjectCode
-from xdplb.model import Backend, Endpoint, Mode, PortRange, Request, Reservation
+from xdplb.model import Backend, Endpoint, Mode, PortRange, Protocol, Request, Reservation
 from xdplb.plan import Facts, Hop, Plan, Port, constants, make_plan
 
 if TYPE_CHECKING:
@@ -126,9 +126,15 @@ class Loaded(Closing):
         """Write some fields of a backend."""
         tables.write_backend(self.maps, number, self.backend(number)._replace(**fields))
 
-    def index(self, client: str = CLIENT, port: int = 5555, dport: int = 53) -> wire.ClientValue:
+    def index(
+        self,
+        client: str = CLIENT,
+        port: int = 5555,
+        dport: int = 53,
+        protocol: Protocol = Protocol.UDP,
+    ) -> wire.ClientValue:
         """Where the flow of a client leads."""
-        key = wire.ClientKey(IPv4Address(client), port, IPv4Address(SERVICE), dport)
+        key = wire.ClientKey(IPv4Address(client), port, IPv4Address(SERVICE), dport, protocol)
         data = libbpf.lookup(self.maps["client_port"], key.pack(), 8)
         assert data is not None, f"no flow of {client}:{port}"
         return wire.ClientValue.unpack(data)
@@ -143,9 +149,16 @@ class Loaded(Closing):
         """The record that an entry of client_port leads to."""
         return tables.read_flow(self.maps, self.flow_place(value))
 
-    def age(self, seconds: float, client: str = CLIENT, port: int = 5555, dport: int = 53) -> None:
+    def age(
+        self,
+        seconds: float,
+        client: str = CLIENT,
+        port: int = 5555,
+        dport: int = 53,
+        protocol: Protocol = Protocol.UDP,
+    ) -> None:
         """Let the flow of a client look as if it had been idle for so long."""
-        value = self.index(client, port, dport)
+        value = self.index(client, port, dport, protocol)
         ticks = round(seconds * wire.TICKS_PER_S)
         flow = self.flow(value)
         owner = flow.owner._replace(seen=(clock.ticks() - ticks) & 0xFFFFFFFF)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from socket import AF_INET, SOCK_DGRAM, SOCK_STREAM, SocketKind
+from socket import socket as _Socket  # noqa: N812 - "socket" is a method here
 from typing import TYPE_CHECKING, Any
 
 from xdplb.kernel import netns
@@ -118,12 +119,30 @@ class Lab(Closing):
 
         return lines
 
-    def socket(self, address: str, port: int = 0, where: str = "h") -> socket.socket:
-        """A UDP socket in a namespace, bound; it is closed with the lab."""
+    def socket(
+        self,
+        address: str,
+        port: int = 0,
+        where: str = "h",
+        kind: SocketKind = SOCK_DGRAM,
+    ) -> _Socket:
+        """A socket in a namespace, bound; it is closed with the lab."""
+        sock = self._socket(address, port, where, kind)
+        self._cleanup.callback(sock.close)
+        return sock
+
+    def keep(self, sock: _Socket) -> None:
+        """Close a socket with the lab."""
+        self._cleanup.callback(sock.close)
+
+    def client(self, address: str) -> _Socket:
+        """A TCP socket among the hosts, bound, for the caller to close."""
+        return self._socket(address, 0, "h", SOCK_STREAM)
+
+    def _socket(self, address: str, port: int, where: str, kind: SocketKind) -> _Socket:
         namespace = self.balancer if where == "b" else self.hosts
         with netns.inside(Path("/run/netns") / namespace):
-            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._cleanup.callback(sock.close)
+            sock = _Socket(AF_INET, kind)
         sock.bind((address, port))
         sock.settimeout(3)
         return sock
@@ -143,16 +162,20 @@ class Lab(Closing):
         assert isinstance(balancer, dict)
         return balancer
 
+    def counter(self, protocol: str, name: str, where: str = "h") -> int:
+        """One of the kernel's counters of a namespace, from /proc/net/snmp."""
+        text = run(*self.inside(where, "cat", "/proc/net/snmp")).stdout
+        names, values = (
+            line.split() for line in text.splitlines() if line.startswith(f"{protocol}:")
+        )
+        return int(dict(zip(names, values, strict=True))[name])
+
     def bad_checksums(self) -> int:
         """UDP datagrams that the hosts' kernel refused for their checksum."""
-        text = run(*self.inside("h", "cat", "/proc/net/snmp")).stdout
-        names, values = (line.split() for line in text.splitlines() if line.startswith("Udp:"))
-        return int(dict(zip(names, values, strict=True))["InCsumErrors"])
+        return self.counter("Udp", "InCsumErrors")
 
 
-def exchange(
-    client: socket.socket, server: socket.socket, payload: bytes, port: int
-) -> tuple[str, int]:
+def exchange(client: _Socket, server: _Socket, payload: bytes, port: int) -> tuple[str, int]:
     """One question and its answer through the balancer; returns whom the server saw."""
     client.sendto(payload, (SERVICE, port))
     question, peer = server.recvfrom(65535)

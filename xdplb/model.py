@@ -34,6 +34,11 @@ class Protocol(StrEnum):
     UDP = "udp"
     TCP = "tcp"
 
+    @property
+    def number(self) -> int:
+        """As it stands in an IP header (IANA)."""
+        return 17 if self is Protocol.UDP else 6
+
 
 class Hash(StrEnum):
     """What of a packet chooses the backend."""

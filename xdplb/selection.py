@@ -13,7 +13,6 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
 from xdplb.model import Hash, Protocol
-from xdplb.wire import PROTOCOL_NUMBER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,7 +96,7 @@ def select_slot(
     value = _hash_word(keys[0], _as_loaded(client[0].packed) << 32 | destination, keys[1])
     if kind is Hash.FIVE_TUPLE:
         ports = (_port_as_loaded(client[1]) << 32) | (_port_as_loaded(service[1]) << 16)
-        value = _hash_word(value, ports | PROTOCOL_NUMBER[protocol], keys[1])
+        value = _hash_word(value, ports | protocol.number, keys[1])
     return (value >> 32) * MAGLEV_SIZE >> 32
 
 

@@ -16,7 +16,6 @@ from xdplb.model import Protocol, Timeouts
 
 TICK_NS: Final = 1 << 26
 TICKS_PER_S: Final = 10**9 / TICK_NS
-PROTOCOL_NUMBER: Final = {Protocol.UDP: 17, Protocol.TCP: 6}
 SERVICE_NUMBER: Final = {Protocol.UDP: 0, Protocol.TCP: 1}
 NO_INDEX: Final = 0xFFFF
 
@@ -118,7 +117,7 @@ class BackendRecord(NamedTuple):
             self.next_hop.packed,
             self.next_neighbour,
             self.mac_is_fixed,
-            PROTOCOL_NUMBER[self.protocol],
+            self.protocol.number,
         )
 
     @classmethod
@@ -141,7 +140,7 @@ class BackendRecord(NamedTuple):
             next_hop=IPv4Address(hop),
             next_neighbour=neighbour,
             mac_is_fixed=bool(fixed),
-            protocol=Protocol.TCP if protocol == PROTOCOL_NUMBER[Protocol.TCP] else Protocol.UDP,
+            protocol=Protocol.TCP if protocol == Protocol.TCP.number else Protocol.UDP,
         )
 
 
@@ -164,7 +163,7 @@ class ClientKey(NamedTuple):
             self.service.packed,
             port_bytes(self.client_port),
             port_bytes(self.service_port),
-            PROTOCOL_NUMBER[self.protocol],
+            self.protocol.number,
         )
 
     @classmethod
@@ -176,7 +175,7 @@ class ClientKey(NamedTuple):
             int.from_bytes(client_port, "big"),
             IPv4Address(service),
             int.from_bytes(service_port, "big"),
-            Protocol.TCP if protocol == PROTOCOL_NUMBER[Protocol.TCP] else Protocol.UDP,
+            Protocol.TCP if protocol == Protocol.TCP.number else Protocol.UDP,
         )
 
 
@@ -270,7 +269,7 @@ class AddressBucket(NamedTuple):
         full = (*self.entries, *[None] * (BUCKET_SIZE - len(self.entries)))
         addresses = (item[0].packed if item else bytes(4) for item in full)
         slots = (number for item in full for number in (item[2:] if item else (0, 0)))
-        protocols = (PROTOCOL_NUMBER[item[1]] if item else 0 for item in full)
+        protocols = (item[1].number if item else 0 for item in full)
         return _ADDRESS_BUCKET.pack(*addresses, *slots, *protocols, self.continues)
 
 

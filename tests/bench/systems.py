@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import nginx
 from bench.frames import SERVICE_PORT
-from lab import process, run, wait_for
+from lab import process, run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import ExitStack
-
-CACHE: Final = Path(__file__).resolve().parents[2] / ".cache" / "nginx"
-_MODULE: Final = "usr/lib/nginx/modules/ngx_stream_module.so"
 
 _NFT: Final = r"""
 table ip balancer {{
@@ -33,7 +30,7 @@ table ip balancer {{
 """
 
 _NGINX: Final = """
-load_module {root}/{module};
+load_module {module};
 daemon off;
 user root;
 pid {scratch}/pid;
@@ -71,50 +68,17 @@ def start_nft(namespace: str, service: str, backends: Sequence[str]) -> None:
     run(*inside, "nft", "-f", "-", input=text)
 
 
-def nginx_root() -> Path:
-    """Where nginx with its stream module lies: unpacked, not installed, so that nothing starts.
-
-    Raises:
-        RuntimeError: The packages cannot be had.
-    """
-    if not (CACHE / _MODULE).exists():
-        shutil.rmtree(CACHE, ignore_errors=True)
-        CACHE.mkdir(parents=True)
-        CACHE.chmod(0o755)
-        with tempfile.TemporaryDirectory() as scratch:
-            Path(scratch).chmod(0o777)
-            run("apt-get", "download", "nginx", "libnginx-mod-stream", cwd=scratch)
-            for package in Path(scratch).glob("*.deb"):
-                run("dpkg", "-x", f"{package}", f"{CACHE}")
-    return CACHE
-
-
 def start_nginx(cleanup: ExitStack, namespace: str, service: str, backends: Sequence[str]) -> None:
     """Nginx as a UDP proxy with a consistent hash; it is ended by ``cleanup``."""
-    root = nginx_root()
     scratch = Path(cleanup.enter_context(tempfile.TemporaryDirectory()))
-    settings = scratch / "nginx.conf"
-    settings.write_text(
-        _NGINX.format(
-            root=root,
-            module=_MODULE,
-            scratch=scratch,
-            workers=len(os.sched_getaffinity(0)),
-            servers=" ".join(f"server {backend}:{SERVICE_PORT};" for backend in backends),
-            service=service,
-            port=SERVICE_PORT,
-        )
+    settings = _NGINX.format(
+        module=nginx.unpacked() / nginx.STREAM_MODULE,
+        scratch=scratch,
+        workers=len(os.sched_getaffinity(0)),
+        servers=" ".join(f"server {backend}:{SERVICE_PORT};" for backend in backends),
+        service=service,
+        port=SERVICE_PORT,
     )
-    child = process(
-        cleanup,
-        *("nsenter", f"--net=/run/netns/{namespace}"),
-        *(f"{root}/usr/sbin/nginx", "-p", f"{scratch}", "-c", f"{settings}", "-e", "stderr"),
-    )
-    wait_for(lambda: _listens(namespace) or child.poll() is not None)
-    if child.poll() is not None:
-        raise RuntimeError(f"nginx ended with {child.returncode}")
-
-
-def _listens(namespace: str) -> bool:
-    table = run("nsenter", f"--net=/run/netns/{namespace}", "cat", "/proc/net/udp").stdout
-    return f":{SERVICE_PORT:04X} " in table
+    inside = ("nsenter", f"--net=/run/netns/{namespace}")
+    child = process(cleanup, *inside, *nginx.command(scratch, settings))
+    nginx.await_listening(child, lambda *words: [*inside, *words], "udp", SERVICE_PORT)
