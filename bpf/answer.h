@@ -5,6 +5,17 @@
 #ifndef XDPLB_ANSWER_H
 #define XDPLB_ANSWER_H
 
+/*
+ * The far end of a flow, as an answer names it: the backend's address and port, and the
+ * port of ours that it speaks to.
+ */
+struct far_end {
+	__be32 address;
+	__be16 port;
+	__be16 nat_port;
+	u8 protocol;
+};
+
 /* Does an answer from @port of @backend belong to @flow? A reservation takes any service port. */
 static __always_inline bool answer_port_fits(const struct backend *backend, const struct flow *flow,
 					     __be16 port)
@@ -15,10 +26,10 @@ static __always_inline bool answer_port_fits(const struct backend *backend, cons
 	       (HAVE_RESERVATIONS && owner_state(flow->owner) == FLOW_RESERVED);
 }
 
-/* Fill @slots with the part of reverse_lookup that the source of @pkt has; false without one. */
-static __always_inline bool backend_slots(const struct packet *pkt, struct slot_range *slots)
+/* Fill @slots with the part of reverse_lookup that @end's address has; false without one. */
+static __always_inline bool backend_slots(const struct far_end *end, struct slot_range *slots)
 {
-	__be32 address = pkt->ip->source;
+	__be32 address = end->address;
 	u32 index = address * 0x9e3779b97f4a7c15ULL >> 48;
 
 #pragma clang loop unroll(disable)
@@ -32,8 +43,7 @@ static __always_inline bool backend_slots(const struct packet *pkt, struct slot_
 #pragma clang loop unroll(full)
 		for (u32 place = 0; place < BUCKET_SIZE; place++) {
 			if (bucket->address[place] == address &&
-			    (!HAVE_TCP || !HAVE_UDP ||
-			     bucket->protocol[place] == packet_protocol(pkt))) {
+			    (!HAVE_TCP || !HAVE_UDP || bucket->protocol[place] == end->protocol)) {
 				*slots = bucket->slots[place];
 				return true;
 			}
@@ -45,12 +55,12 @@ static __always_inline bool backend_slots(const struct packet *pkt, struct slot_
 }
 
 /*
- * The flow that @pkt answers, with the backend's number in @number and the port that the
- * client dialled in @service_port; NULL if it answers none. Backend address and port must
- * both be the flow's (RFC 4787 REQ-8); anything else from a backend is a client like any
- * other.
+ * The flow that @end is the far end of, with the backend's number in @number and the port
+ * that the client dialled in @service_port; NULL if it is none's. Address, port and
+ * protocol must all be the flow's (RFC 4787 REQ-8); anything else from a backend is a
+ * client like any other.
  */
-static __always_inline struct flow *answer_flow(const struct packet *pkt, u32 *number,
+static __always_inline struct flow *answer_flow(const struct far_end *end, u32 *number,
 						__be16 *service_port)
 {
 	struct slot_range slots;
@@ -58,9 +68,9 @@ static __always_inline struct flow *answer_flow(const struct packet *pkt, u32 *n
 	struct flow *flow;
 	u32 offset;
 
-	if (!nat_offset(be16(pkt->ports->destination), &offset))
+	if (!nat_offset(be16(end->nat_port), &offset))
 		return NULL;
-	if (!backend_slots(pkt, &slots) || offset >= slots.count)
+	if (!backend_slots(end, &slots) || offset >= slots.count)
 		return NULL;
 	offset += slots.first;
 	flow = reverse_lookup.lookup(&offset);
@@ -68,23 +78,28 @@ static __always_inline struct flow *answer_flow(const struct packet *pkt, u32 *n
 		return NULL;
 	*number = owner_backend(flow->owner);
 	backend = backends.lookup(number);
-	if (!backend || backend->address != pkt->ip->source ||
-	    backend->protocol != packet_protocol(pkt) ||
-	    !answer_port_fits(backend, flow, pkt->ports->source))
+	if (!backend || backend->address != end->address || backend->protocol != end->protocol ||
+	    !answer_port_fits(backend, flow, end->port))
 		return NULL;
-	*service_port = backend->port ? flow->service_port : pkt->ports->source;
+	*service_port = backend->port ? flow->service_port : end->port;
 	return flow;
 }
 
 /* RETURN with the route to the client, CONTINUE if @pkt is no answer, or a DROP. */
 static __always_inline enum verdict answer_client(struct packet *pkt)
 {
+	struct far_end end = {
+		.address = pkt->ip->source,
+		.port = pkt->ports->source,
+		.nat_port = pkt->ports->destination,
+		.protocol = packet_protocol(pkt),
+	};
 	struct route *route = &pkt->route;
 	enum verdict verdict;
 	struct flow *flow;
 	u32 number;
 
-	flow = answer_flow(pkt, &number, &route->source_port);
+	flow = answer_flow(&end, &number, &route->source_port);
 	if (!flow)
 		return CONTINUE;
 	verdict = packet_check(pkt);

@@ -129,7 +129,13 @@
 #define PROBE_WINDOWS 4
 #define PROBE_WINDOW 32
 
+/* ICMP errors of our own, per CPU and tick (67 ms). */
+#define REPLIES_PER_TICK 16
+
 /* Blocks of 32 bytes that a checksum may run over: the largest packet native mode gets. */
 #define CSUM_BLOCKS 112
+
+/* The same for an ICMP error. */
+#define ICMP_BLOCKS 20
 
 #endif

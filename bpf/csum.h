@@ -39,8 +39,27 @@ static __always_inline u64 csum_pseudo(__be32 source, __be32 destination, u8 pro
 	return (u64)source + destination + be16(protocol) + be16(length);
 }
 
-/* Keeps the compiler from rearranging a walk over packet bytes past the verifier's grasp. */
-#define csum_barrier(value) asm volatile("" : "+r"(value))
+/* The most 32-bit words of csum_add_words(): an IP header with all options, and 16 bytes. */
+#define CSUM_WORDS 19
+
+/* Add @count 32-bit words at @start to @sum; false where they are too many or not all there. */
+static __always_inline bool csum_add_words(struct xdp_md *ctx, void *start, u32 count, u64 *sum)
+{
+	u32 *word = start;
+
+#pragma clang loop unroll(disable)
+	for (u32 done = 0; done < CSUM_WORDS; done++) {
+		opaque(word);
+		opaque(count);
+		if (done >= count)
+			break;
+		if ((void *)(word + 1) > packet_end(ctx))
+			return false;
+		*sum += *word;
+		word++;
+	}
+	return count <= CSUM_WORDS;
+}
 
 /*
  * Where the tail of @length bytes from @start begins that is shorter than @below, a
@@ -51,27 +70,28 @@ static __always_inline void *csum_tail(void *start, u32 length, u32 below)
 {
 	u32 offset = length & 0xfff & ~(below - 1);
 
-	csum_barrier(offset);
+	opaque(offset);
 	return start + (offset & 0xfff);
 }
 
 /*
  * Add @length bytes at @start to @sum. False where they do not lie in the packet or
- * are more than CSUM_BLOCKS hold. An odd last byte counts as if a 0 followed it.
+ * are more than @most blocks of 32 hold. An odd last byte counts as if a 0 followed it.
  */
-static __always_inline bool csum_add_bytes(struct xdp_md *ctx, void *start, u32 length, u64 *sum)
+static __always_inline bool csum_add_bytes(struct xdp_md *ctx, void *start, u32 length, u32 most,
+					   u64 *sum)
 {
-	void *end = (void *)(long)ctx->data_end;
+	void *end = packet_end(ctx);
 	u32 blocks = length / 32;
 	u64 total = 0;
 	u32 *word = start;
 
-	if (blocks > CSUM_BLOCKS)
+	if (blocks > most)
 		return false;
 #pragma clang loop unroll(disable)
-	for (u32 block = 0; block < CSUM_BLOCKS; block++) {
-		csum_barrier(word);
-		csum_barrier(blocks);
+	for (u32 block = 0; block < most; block++) {
+		opaque(word);
+		opaque(blocks);
 		if (block >= blocks)
 			break;
 		if ((void *)(word + 8) > end)

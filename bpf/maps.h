@@ -39,6 +39,9 @@ BPF_TABLE("array", u32, u16, maglev, 1);
 /* Interface slot -> the interface. Written by Python. */
 BPF_TABLE("array", u32, struct interface, interfaces, 1);
 
+/* What was answered with ICMP errors of our own. Written by the program. */
+BPF_TABLE("percpu_array", u32, struct reply_limit, reply_limits, 1);
+
 /* enum verdict -> packets, and backend number -> traffic. Written by the program. */
 BPF_TABLE("percpu_array", u32, u64, verdicts, VERDICT_MAX);
 BPF_TABLE("percpu_array", u32, struct backend_stats, backend_stats, 1);

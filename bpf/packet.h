@@ -13,9 +13,11 @@
 
 #define ETHERTYPE_IPV4 0x0800
 #define ETHERTYPE_ARP 0x0806
+#define PROTOCOL_ICMP 1
 #define PROTOCOL_TCP 6
 #define PROTOCOL_UDP 17
 
+#define IPV4_DONT_FRAGMENT 0x4000
 #define IPV4_MORE_FRAGMENTS 0x2000
 #define IPV4_FRAGMENT_OFFSET 0x1fff
 
@@ -65,6 +67,18 @@ struct tcp_header {
 	__be16 urgent;
 };
 
+#define ICMP_UNREACHABLE 3
+#define ICMP_TIME_EXCEEDED 11
+#define ICMP_PARAMETER_PROBLEM 12
+
+/* RFC 792; behind it, an error quotes the packet that it is about. */
+struct icmp_header {
+	u8 type;
+	u8 code;
+	u16 check;
+	u32 rest;
+};
+
 /* What UDP and TCP begin with. */
 struct port_header {
 	__be16 source;
@@ -83,6 +97,23 @@ struct arp_packet {
 	u8 target_mac[6];
 	u8 target_address[4];
 };
+
+/*
+ * Keeps the compiler from computing with @value beforehand: from rearranging a walk over
+ * packet bytes past the verifier's grasp, or from moving a pointer that must not move.
+ */
+#define opaque(value) asm volatile("" : "+r"(value))
+
+/* Where the packet ends. */
+static __always_inline void *packet_end(struct xdp_md *ctx)
+{
+	void *end;
+
+	opaque(ctx);
+	end = (void *)(long)ctx->data_end;
+	opaque(end);
+	return end;
+}
 
 /*
  * A MAC address as a word: its six bytes as they lie in a frame, in the low end. @mac is
@@ -119,6 +150,7 @@ struct packet {
 	u32 room;      /* bytes of IP payload */
 	u32 length;    /* bytes of UDP or TCP, as its checksum covers them */
 	bool is_tcp;   /* ask packet_is_tcp() */
+	bool is_icmp;  /* then @ports leads to the ICMP header */
 	bool is_fragment;
 	u16 interface;
 	u32 now;
@@ -159,7 +191,7 @@ static __always_inline struct tcp_header *packet_tcp(const struct packet *pkt)
 {
 	struct tcp_header *tcp = (struct tcp_header *)pkt->ports;
 
-	return (void *)(tcp + 1) > (void *)(long)pkt->ctx->data_end ? NULL : tcp;
+	return (void *)(tcp + 1) > packet_end(pkt->ctx) ? NULL : tcp;
 }
 
 #endif

@@ -6,18 +6,17 @@
 #ifndef XDPLB_PARSE_H
 #define XDPLB_PARSE_H
 
-/* Is @pkt of a protocol that is balanced? */
-static __always_inline bool protocol_is_ours(struct packet *pkt)
+/* Is @protocol balanced? */
+static __always_inline bool protocol_is_ours(u8 protocol)
 {
-	pkt->is_tcp = pkt->ip->protocol == PROTOCOL_TCP;
-	return (HAVE_TCP && pkt->is_tcp) || (HAVE_UDP && pkt->ip->protocol == PROTOCOL_UDP);
+	return (HAVE_UDP && protocol == PROTOCOL_UDP) || (HAVE_TCP && protocol == PROTOCOL_TCP);
 }
 
 /*
  * Check the headers of the packet at @ctx and fill @pkt.
  *
- * CONTINUE for a packet to the service address with its ports in reach, else a PASS
- * verdict. ARP is learned from on the way.
+ * CONTINUE for a packet to the service address with its ports, or its ICMP header, in
+ * reach, else a PASS verdict. ARP is learned from on the way.
  */
 static __always_inline enum verdict parse_packet(struct packet *pkt)
 {
@@ -34,7 +33,10 @@ static __always_inline enum verdict parse_packet(struct packet *pkt)
 		neighbour_learn(pkt);
 		return PASS_NOT_OURS;
 	}
-	if (pkt->eth->type != be16(ETHERTYPE_IPV4) || !protocol_is_ours(pkt) ||
+	pkt->is_tcp = pkt->ip->protocol == PROTOCOL_TCP;
+	pkt->is_icmp = pkt->ip->protocol == PROTOCOL_ICMP;
+	if (pkt->eth->type != be16(ETHERTYPE_IPV4) ||
+	    (!protocol_is_ours(pkt->ip->protocol) && !pkt->is_icmp) ||
 	    pkt->ip->destination != (__be32)SERVICE_ADDRESS)
 		return PASS_NOT_OURS;
 

@@ -29,7 +29,8 @@ static __always_inline bool csum_is_partial(const struct packet *pkt, u16 check)
 		return false;
 	if (!MODE_GENERIC)
 		return true;
-	return !csum_add_bytes(pkt->ctx, pkt->ports, pkt->length, &sum) || csum_fold(sum) != 0xffff;
+	return !csum_add_bytes(pkt->ctx, pkt->ports, pkt->length, CSUM_BLOCKS, &sum) ||
+	       csum_fold(sum) != 0xffff;
 }
 
 /*
@@ -40,8 +41,17 @@ static __always_inline u16 csum_whole(const struct packet *pkt)
 {
 	u64 sum = packet_pseudo(pkt);
 
-	csum_add_bytes(pkt->ctx, pkt->ports, pkt->length, &sum);
+	csum_add_bytes(pkt->ctx, pkt->ports, pkt->length, CSUM_BLOCKS, &sum);
 	return ~csum_fold(sum);
+}
+
+/* Write the MAC addresses of @pkt's route, in two words. */
+static __always_inline void rewrite_eth(struct packet *pkt)
+{
+	const struct route *route = &pkt->route;
+
+	*(u64 *)pkt->eth->destination = route->destination_mac | route->source_mac << 48;
+	*(u32 *)(pkt->eth->source + 2) = route->source_mac >> 16;
 }
 
 /*
@@ -64,8 +74,7 @@ static __always_inline void rewrite_checked(struct packet *pkt, u16 *check, bool
 	u64 diff = addresses + csum_diff16(ports->source, route->source_port) +
 		   csum_diff16(ports->destination, route->destination_port);
 
-	*(u64 *)pkt->eth->destination = route->destination_mac | route->source_mac << 48;
-	*(u32 *)(pkt->eth->source + 2) = route->source_mac >> 16;
+	rewrite_eth(pkt);
 	ip->ttl--;
 	ip->check = csum_apply(ip->check, addresses + 0xfffe);
 	ip->source = SERVICE_ADDRESS;

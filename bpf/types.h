@@ -155,6 +155,14 @@ struct interface {
 
 _Static_assert(sizeof(struct interface) == 16, "struct interface");
 
+/* Per CPU: how many ICMP errors were sent in the tick. */
+struct reply_limit {
+	u32 tick;
+	u32 sent;
+};
+
+_Static_assert(sizeof(struct reply_limit) == 8, "struct reply_limit");
+
 /* Per CPU. In is toward the backend, out is from it; bytes are of IP packets. */
 struct backend_stats {
 	u64 packets_in;

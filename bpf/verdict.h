@@ -9,13 +9,17 @@
 enum verdict {
 	FORWARD,	 /* client -> backend */
 	RETURN,		 /* backend -> client */
+	FORWARD_ERROR,	 /* an ICMP error about an answer, to the backend that sent it */
+	RETURN_ERROR,	 /* an ICMP error about a request, to the client that sent it */
+	REPLY_TTL,	 /* answered with ICMP time exceeded */
 	PASS_NOT_OURS,	 /* to the kernel, untouched: no service wants it */
 	PASS_SOCKET,	 /* to the kernel, untouched: a socket of the host owns the port */
 	PASS_NO_FLOW,	 /* to the kernel, untouched: TCP in the middle of no known connection */
 	PASS_FRAGMENT,	 /* to the kernel, untouched: a fragment that does not say its ports */
 	DROP_MALFORMED,	 /* the UDP or TCP header contradicts the IP length */
 	DROP_FRAGMENT,	 /* the first fragment of a datagram for a service */
-	DROP_TTL,	 /* would leave with a TTL of 0 */
+	DROP_CHECKSUM,	 /* an ICMP error, or the packet that it quotes, has a wrong checksum */
+	DROP_TTL,	 /* would leave with a TTL of 0, and too many were answered just now */
 	DROP_MARTIAN,	 /* a source address that nobody can answer */
 	DROP_NO_BACKEND, /* no backend of the service takes traffic */
 	DROP_UNRESOLVED, /* the MAC address of the way there is not known (yet) */

@@ -8,9 +8,25 @@
 static __always_inline int finish(enum verdict verdict)
 {
 	count_verdict(verdict);
-	if (verdict == FORWARD || verdict == RETURN)
+	if (verdict < PASS_NOT_OURS)
 		return XDP_TX;
 	return verdict < DROP_MALFORMED ? XDP_PASS : XDP_DROP;
+}
+
+/* The part of the walk for ICMP, and for packets whose time has run out: both are rare. */
+static __always_inline int walk_error(struct packet *pkt, enum verdict verdict)
+{
+	int action;
+
+	if (verdict == DROP_TTL) {
+		verdict = reply_expired(pkt);
+	} else {
+		verdict = translate_error(pkt);
+		if (verdict == FORWARD_ERROR || verdict == RETURN_ERROR)
+			rewrite_error(pkt);
+	}
+	action = finish(verdict);
+	return action == XDP_TX ? transmit(pkt) : action;
 }
 
 int xdplb(struct xdp_md *ctx)
@@ -24,9 +40,13 @@ int xdplb(struct xdp_md *ctx)
 	if (verdict != CONTINUE)
 		return finish(verdict);
 	packet_clear(&pkt);
+	if (pkt.is_icmp)
+		return walk_error(&pkt, verdict);
 	verdict = answer_client(&pkt);
 	if (verdict == CONTINUE)
 		verdict = request_backend(&pkt);
+	if (verdict == DROP_TTL)
+		return walk_error(&pkt, verdict);
 	action = finish(verdict);
 	if (action != XDP_TX)
 		return action;

@@ -140,8 +140,8 @@ class Lab(Closing):
         return self._socket(address, 0, "h", SOCK_STREAM)
 
     def _socket(self, address: str, port: int, where: str, kind: SocketKind) -> _Socket:
-        namespace = self.balancer if where == "b" else self.hosts
-        with netns.inside(Path("/run/netns") / namespace):
+        names = {"b": self.balancer, "h": self.hosts, "f": f"{self.hosts}f"}
+        with netns.inside(Path("/run/netns") / names[where]):
             sock = _Socket(AF_INET, kind)
         sock.bind((address, port))
         sock.settimeout(3)

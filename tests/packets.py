@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from scapy.layers.inet import IP, TCP, UDP
+from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.l2 import ARP, Ether
 
 OUR_MAC = "02:00:00:00:00:01"
@@ -57,6 +57,12 @@ def tcp(
     packet = IP(**{"src": src, "dst": dst, "ttl": 64, "id": 0x1234, **(ip or {})})
     fields = {"sport": sport, "dport": dport, "seq": 1000, "ack": 2000, **(header or {})}
     return bytes(frame / packet / TCP(flags=flags, **fields) / payload)
+
+
+def icmp_error(about: bytes, **fields: Any) -> bytes:
+    """A port-unreachable error to the service that quotes 28 bytes of what it sent."""
+    frame = Ether(src=CLIENT_MAC, dst=OUR_MAC) / IP(src="192.0.2.9", dst=SERVICE)
+    return bytes(frame / ICMP(**{"type": 3, "code": 3, **fields}) / about[14:42])
 
 
 def readdressed(packet: bytes, *, keep_checksum: int | None = None, **fields: Any) -> bytes:

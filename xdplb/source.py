@@ -32,6 +32,7 @@ FILES: Final = (
     "flow.h",
     "answer.h",
     "request.h",
+    "icmp.h",
     "xdplb.c",
 )
 """In the order in which each may use what stands before it."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from bpf_harness import Loaded, make_request, reservation
 from lab import wait_for
-from packets import CLIENT, SERVICE, tcp, udp
+from packets import CLIENT, SERVICE, icmp_error, tcp, udp
 
 from xdplb import source, wire
 from xdplb.kernel import clock
@@ -205,12 +205,18 @@ def test_the_clock_is_the_programs_own() -> None:
 REACHED: dict[str, Callable[[Loaded], bytes]] = {
     "forward": lambda _: udp(),
     "return": lambda balancer: balancer.answer(balancer.open()),
+    "forward_error": lambda balancer: icmp_error(
+        balancer.run(balancer.answer(balancer.open())).packet
+    ),
+    "return_error": lambda balancer: icmp_error(balancer.run(udp()).packet),
+    "reply_ttl": lambda _: udp(ip={"ttl": 1}),
     "pass_not_ours": lambda _: udp(dst="172.11.0.9"),
     "pass_no_flow": lambda _: tcp("A"),
     "pass_fragment": lambda _: udp(ip={"frag": 5}),
     "drop_malformed": lambda _: udp(header={"len": 7}),
     "drop_fragment": lambda _: udp(ip={"flags": "MF"}),
-    "drop_ttl": lambda _: udp(ip={"ttl": 1}),
+    "drop_checksum": lambda balancer: icmp_error(balancer.run(udp()).packet, chksum=1),
+    "drop_ttl": lambda _: udp(src="127.0.0.1", ip={"ttl": 1}),
     "drop_martian": lambda _: udp(src="127.0.0.1"),
     "drop_no_backend": lambda balancer: _with_backend(balancer, state=BackendCode.DOWN),
     "drop_unresolved": lambda balancer: _with_backend(balancer, mac=None),

@@ -98,7 +98,7 @@ def test_every_mutation_of_a_datagram_passes_untouched_is_dropped_or_is_rewritte
         assert result.action != 0, "XDP_ABORTED"
         if result.action == XDP_PASS:
             assert result.packet == cut
-        assert len(result.packet) == len(cut)
+        assert len(result.packet) == len(cut) or result.verdict == "reply_ttl"
 
 
 def test_the_tail_of_a_fragmented_datagram_passes_untouched(balancer: Loaded) -> None:
@@ -109,8 +109,6 @@ def test_the_tail_of_a_fragmented_datagram_passes_untouched(balancer: Loaded) ->
 
 DROPPED = {
     "first fragment": ("drop_fragment", udp(ip={"flags": "MF"})),
-    "ttl of 1": ("drop_ttl", udp(ip={"ttl": 1})),
-    "ttl of 0": ("drop_ttl", udp(ip={"ttl": 0})),
     "udp length below 8": ("drop_malformed", udp(header={"len": 7})),
     "udp length beyond the ip payload": ("drop_malformed", udp(header={"len": 100})),
     "udp length beyond it, with padding": ("drop_malformed", udp(header={"len": 20}) + bytes(20)),
@@ -133,7 +131,7 @@ def test_what_cannot_be_served_is_dropped_by_name(
     assert balancer.entries() == {}
 
 
-@pytest.mark.parametrize("name", ["first fragment", "ttl of 1", "udp length below 8"])
+@pytest.mark.parametrize("name", ["first fragment", "udp length below 8"])
 def test_it_is_dropped_from_a_known_client_too(balancer: Loaded, name: str) -> None:
     verdict, packet = DROPPED[name]
     value = balancer.open()
@@ -145,7 +143,6 @@ def test_it_is_dropped_from_a_known_client_too(balancer: Loaded, name: str) -> N
     ("verdict", "change"),
     [
         ("drop_fragment", {"ip": {"flags": "MF"}}),
-        ("drop_ttl", {"ip": {"ttl": 1}}),
         ("drop_malformed", {"header": {"len": 7}}),
     ],
 )

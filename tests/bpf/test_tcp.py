@@ -238,13 +238,12 @@ def test_a_segment_of_no_connection_is_the_kernels(balancer: Loaded, flags: str)
         (tcp("S", header={"dataofs": 4}), "drop_malformed"),
         (tcp("S", header={"dataofs": 15}), "drop_malformed"),
         (tcp("S", ip={"len": 39}), "pass_not_ours"),
-        (tcp("S", ip={"ttl": 1}), "drop_ttl"),
         (tcp("S", ip={"flags": "MF"}), "drop_fragment"),
         (tcp("S", dport=54), "pass_not_ours"),
         (tcp("S", src=SERVICE), "drop_martian"),
         (udp(), "pass_not_ours"),
     ],
-    ids=["offset 4", "offset 15", "short", "ttl", "fragment", "port", "land", "udp"],
+    ids=["offset 4", "offset 15", "short", "fragment", "port", "land", "udp"],
 )
 def test_what_is_no_good_segment_is_refused(balancer: Loaded, packet: bytes, verdict: str) -> None:
     result = balancer.run(packet)
