@@ -112,6 +112,7 @@ static __always_inline enum verdict answer_client(struct packet *pkt)
 		return CONTINUE;
 	route->destination = flow->client;
 	route->destination_port = flow->client_port;
+	route->backend = number;
 	count_out(number, pkt->ip_length);
 	return RETURN;
 }

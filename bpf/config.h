@@ -129,6 +129,9 @@
 #define PROBE_WINDOWS 4
 #define PROBE_WINDOW 32
 
+/* How long the fragments of a datagram may follow its first one: 5 s (RFC 6146 asks for 2). */
+#define FRAGMENT_TICKS 75
+
 /* ICMP errors of our own, per CPU and tick (67 ms). */
 #define REPLIES_PER_TICK 16
 

@@ -211,20 +211,6 @@ static __always_inline enum verdict translate_error(struct packet *pkt)
 	return verdict;
 }
 
-/* Send the translated error @pkt by its route, from the service. */
-static __always_inline void rewrite_error(struct packet *pkt)
-{
-	struct ipv4_header *ip = pkt->ip;
-	u64 diff = csum_diff32(ip->source, SERVICE_ADDRESS) +
-		   csum_diff32(ip->destination, pkt->route.destination);
-
-	rewrite_eth(pkt);
-	ip->ttl--;
-	ip->check = csum_apply(ip->check, diff + 0xfffe);
-	ip->source = SERVICE_ADDRESS;
-	ip->destination = pkt->route.destination;
-}
-
 /* May one more error of our own be sent at @now? */
 static __always_inline bool reply_allowed(u32 now)
 {

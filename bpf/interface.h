@@ -31,6 +31,7 @@ static __always_inline bool route_leave(struct packet *pkt, u32 slot)
 	struct route *route = &pkt->route;
 	struct interface *interface;
 
+	route->interface = slot;
 	if (INTERFACE_COUNT == 1) {
 		route->source_mac = mac_word(pkt->eth->destination);
 		return true;

@@ -39,6 +39,15 @@ BPF_TABLE("array", u32, u16, maglev, 1);
 /* Interface slot -> the interface. Written by Python. */
 BPF_TABLE("array", u32, struct interface, interfaces, 1);
 
+/*
+ * Datagram in fragments -> where its first one went. Written by the program; the oldest
+ * make room for the newest.
+ */
+BPF_TABLE("lru_hash", struct fragment_key, struct fragment, fragments, 1);
+
+/* The IPv4 identification of the last datagram that left in fragments, in the one element. */
+BPF_TABLE("array", u32, u64, fragment_ids, 1);
+
 /* What was answered with ICMP errors of our own. Written by the program. */
 BPF_TABLE("percpu_array", u32, struct reply_limit, reply_limits, 1);
 

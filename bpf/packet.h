@@ -132,6 +132,8 @@ struct route {
 	__be16 source_port;
 	__be16 destination_port;
 	u32 ifindex;
+	u16 interface;
+	u16 backend;
 	bool redirect;
 };
 
@@ -146,12 +148,13 @@ struct packet {
 	struct eth_header *eth;
 	struct ipv4_header *ip;
 	struct port_header *ports;
-	u32 ip_length; /* bytes, IP header and payload */
-	u32 room;      /* bytes of IP payload */
-	u32 length;    /* bytes of UDP or TCP, as its checksum covers them */
-	bool is_tcp;   /* ask packet_is_tcp() */
-	bool is_icmp;  /* then @ports leads to the ICMP header */
-	bool is_fragment;
+	u32 ip_length;	  /* bytes, IP header and payload */
+	u32 room;	  /* bytes of IP payload */
+	u32 length;	  /* bytes of UDP or TCP, as its checksum covers them */
+	bool is_tcp;	  /* ask packet_is_tcp() */
+	bool is_icmp;	  /* then @ports leads to the ICMP header */
+	bool is_fragment; /* the first one of several */
+	bool is_tail;	  /* another one: it has no ports */
 	u16 interface;
 	u32 now;
 	struct route route; /* filled once the verdict is FORWARD or RETURN */

@@ -16,7 +16,7 @@ static __always_inline bool protocol_is_ours(u8 protocol)
  * Check the headers of the packet at @ctx and fill @pkt.
  *
  * CONTINUE for a packet to the service address with its ports, or its ICMP header, in
- * reach, else a PASS verdict. ARP is learned from on the way.
+ * reach, and for a fragment without them; else a PASS verdict. ARP is learned from on the way.
  */
 static __always_inline enum verdict parse_packet(struct packet *pkt)
 {
@@ -49,21 +49,24 @@ static __always_inline enum verdict parse_packet(struct packet *pkt)
 	if (pkt->ip->version_ihl >> 4 != 4 || header_length < sizeof(struct ipv4_header) ||
 	    pkt->ip_length < header_length || (void *)pkt->ip + pkt->ip_length > end)
 		return PASS_NOT_OURS;
-	if (pkt->ip->fragment & be16(IPV4_FRAGMENT_OFFSET))
-		return PASS_FRAGMENT;
-
 	pkt->ports = (void *)pkt->ip + header_length;
 	pkt->room = pkt->ip_length - header_length;
+	pkt->now = bpf_jiffies64() * JIFFY_SCALE >> JIFFY_SHIFT;
+	pkt->is_tail = pkt->ip->fragment & be16(IPV4_FRAGMENT_OFFSET);
+	if (pkt->is_tail)
+		return CONTINUE;
 	if ((void *)(packet_udp(pkt) + 1) > end || pkt->room < sizeof(struct udp_header))
 		return PASS_NOT_OURS;
 	if (packet_is_tcp(pkt) && (!packet_tcp(pkt) || pkt->room < sizeof(struct tcp_header)))
 		return PASS_NOT_OURS;
 	pkt->is_fragment = pkt->ip->fragment & be16(IPV4_MORE_FRAGMENTS);
-	pkt->now = bpf_jiffies64() * JIFFY_SCALE >> JIFFY_SHIFT;
 	return CONTINUE;
 }
 
-/* Do the lengths in the header of UDP or TCP fit the packet? Then @pkt->length is set. */
+/*
+ * Do the lengths in the header of UDP or TCP fit the packet? Then @pkt->length is set. The
+ * first of several fragments holds less than its UDP header says.
+ */
 static __always_inline bool packet_measure(struct packet *pkt)
 {
 	struct tcp_header *tcp;
@@ -71,7 +74,8 @@ static __always_inline bool packet_measure(struct packet *pkt)
 
 	if (!packet_is_tcp(pkt)) {
 		pkt->length = be16(packet_udp(pkt)->length);
-		return pkt->length >= sizeof(struct udp_header) && pkt->length <= pkt->room;
+		return pkt->length >= sizeof(struct udp_header) &&
+		       (pkt->length <= pkt->room || pkt->is_fragment);
 	}
 	tcp = packet_tcp(pkt);
 	if (!tcp)
@@ -84,7 +88,7 @@ static __always_inline bool packet_measure(struct packet *pkt)
 /* CONTINUE if a packet that is ours may leave again, else the reason why not. */
 static __always_inline enum verdict packet_check(struct packet *pkt)
 {
-	if (pkt->is_fragment)
+	if (pkt->is_fragment && pkt->room % 8)
 		return DROP_FRAGMENT;
 	if (!packet_measure(pkt))
 		return DROP_MALFORMED;

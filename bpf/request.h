@@ -183,6 +183,7 @@ static __always_inline enum verdict request_backend(struct packet *pkt)
 		return DROP_UNRESOLVED;
 	route->destination = path.backend->address;
 	route->source_port = path.nat_port;
+	route->backend = path.number;
 	route->destination_port = path.backend->port ?: pkt->ports->destination;
 	count_in(path.number, pkt->ip_length);
 	return FORWARD;

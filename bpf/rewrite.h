@@ -17,7 +17,8 @@ static __always_inline u64 packet_pseudo(const struct packet *pkt)
  * Does @check, the checksum of @pkt, hold only the pseudo-header's sum? A sender on veth
  * or virtio leaves it so, for its device to finish (CHECKSUM_PARTIAL).
  *
- * In generic mode the kernel finishes it later, so a wrong guess would break the
+ * The checksum of a fragmented datagram is always whole, and only part of the datagram is
+ * here. In generic mode the kernel finishes it later, so a wrong guess would break the
  * packet: there a checksum that is right as it stands is never called partial.
  */
 static __always_inline bool csum_is_partial(const struct packet *pkt, u16 check)
@@ -25,7 +26,7 @@ static __always_inline bool csum_is_partial(const struct packet *pkt, u16 check)
 	u64 pseudo = packet_pseudo(pkt);
 	u64 sum = pseudo;
 
-	if (check != csum_fold(pseudo))
+	if (check != csum_fold(pseudo) || pkt->is_fragment)
 		return false;
 	if (!MODE_GENERIC)
 		return true;
@@ -94,6 +95,29 @@ static __always_inline void rewrite_checked(struct packet *pkt, u16 *check, bool
 	}
 	if (!*check && !is_tcp)
 		*check = 0xffff;
+}
+
+/* Send @pkt by its route where nothing behind the IP header names addresses or ports. */
+static __always_inline void rewrite_ip(struct packet *pkt)
+{
+	struct ipv4_header *ip = pkt->ip;
+	u64 diff = csum_diff32(ip->source, SERVICE_ADDRESS) +
+		   csum_diff32(ip->destination, pkt->route.destination);
+
+	rewrite_eth(pkt);
+	ip->ttl--;
+	ip->check = csum_apply(ip->check, diff + 0xfffe);
+	ip->source = SERVICE_ADDRESS;
+	ip->destination = pkt->route.destination;
+}
+
+/* Give @pkt another IPv4 identification. */
+static __always_inline void rewrite_id(struct packet *pkt, __be16 id)
+{
+	struct ipv4_header *ip = pkt->ip;
+
+	ip->check = csum_apply(ip->check, csum_diff16(ip->id, id));
+	ip->id = id;
 }
 
 /* The two cases apart, since the verifier has to see which checksum stands where. */

@@ -155,6 +155,34 @@ struct interface {
 
 _Static_assert(sizeof(struct interface) == 16, "struct interface");
 
+/* What all fragments of a datagram have in common (RFC 791). */
+struct fragment_key {
+	__be32 source;
+	__be32 destination;
+	__be16 id;
+	u8 protocol;
+	u8 reserved;
+};
+
+_Static_assert(sizeof(struct fragment_key) == 12, "struct fragment_key");
+
+/*
+ * Where the first fragment of a datagram went, for the others, which do not say their
+ * ports. @id is the new one, @seen the tick, @verdict what the first one was counted as.
+ */
+struct fragment {
+	u64 mac;
+	__be32 destination;
+	__be16 id;
+	u16 interface;
+	u32 seen;
+	u16 backend;
+	u8 verdict;
+	u8 reserved;
+};
+
+_Static_assert(sizeof(struct fragment) == 24, "struct fragment");
+
 /* Per CPU: how many ICMP errors were sent in the tick. */
 struct reply_limit {
 	u32 tick;

@@ -15,9 +15,9 @@ enum verdict {
 	PASS_NOT_OURS,	 /* to the kernel, untouched: no service wants it */
 	PASS_SOCKET,	 /* to the kernel, untouched: a socket of the host owns the port */
 	PASS_NO_FLOW,	 /* to the kernel, untouched: TCP in the middle of no known connection */
-	PASS_FRAGMENT,	 /* to the kernel, untouched: a fragment that does not say its ports */
+	PASS_FRAGMENT,	 /* to the kernel, untouched: a fragment whose first one is not known */
 	DROP_MALFORMED,	 /* the UDP or TCP header contradicts the IP length */
-	DROP_FRAGMENT,	 /* the first fragment of a datagram for a service */
+	DROP_FRAGMENT,	 /* a fragment of a length or at a place where none can be */
 	DROP_CHECKSUM,	 /* an ICMP error, or the packet that it quotes, has a wrong checksum */
 	DROP_TTL,	 /* would leave with a TTL of 0, and too many were answered just now */
 	DROP_MARTIAN,	 /* a source address that nobody can answer */

@@ -13,17 +13,19 @@ static __always_inline int finish(enum verdict verdict)
 	return verdict < DROP_MALFORMED ? XDP_PASS : XDP_DROP;
 }
 
-/* The part of the walk for ICMP, and for packets whose time has run out: both are rare. */
-static __always_inline int walk_error(struct packet *pkt, enum verdict verdict)
+/* The part of the walk for what is rare: ICMP, fragments, packets whose time has run out. */
+static __always_inline int walk_rare(struct packet *pkt, enum verdict verdict)
 {
 	int action;
 
 	if (verdict == DROP_TTL) {
 		verdict = reply_expired(pkt);
+	} else if (pkt->is_tail) {
+		verdict = fragment_follow(pkt);
 	} else {
 		verdict = translate_error(pkt);
 		if (verdict == FORWARD_ERROR || verdict == RETURN_ERROR)
-			rewrite_error(pkt);
+			rewrite_ip(pkt);
 	}
 	action = finish(verdict);
 	return action == XDP_TX ? transmit(pkt) : action;
@@ -40,16 +42,18 @@ int xdplb(struct xdp_md *ctx)
 	if (verdict != CONTINUE)
 		return finish(verdict);
 	packet_clear(&pkt);
-	if (pkt.is_icmp)
-		return walk_error(&pkt, verdict);
+	if (pkt.is_icmp || pkt.is_tail)
+		return walk_rare(&pkt, verdict);
 	verdict = answer_client(&pkt);
 	if (verdict == CONTINUE)
 		verdict = request_backend(&pkt);
 	if (verdict == DROP_TTL)
-		return walk_error(&pkt, verdict);
+		return walk_rare(&pkt, verdict);
 	action = finish(verdict);
 	if (action != XDP_TX)
 		return action;
+	if (pkt.is_fragment)
+		fragment_remember(&pkt, verdict);
 	rewrite(&pkt);
 	return transmit(&pkt);
 }

@@ -33,6 +33,7 @@ FILES: Final = (
     "answer.h",
     "request.h",
     "icmp.h",
+    "fragment.h",
     "xdplb.c",
 )
 """In the order in which each may use what stands before it."""

@@ -267,7 +267,7 @@ def test_the_verifier_has_room_to_spare(options: dict[str, Any]) -> None:
     with Loaded(make_request(**options), shares_ports=True) as balancer:
         info = Path(f"/proc/self/fdinfo/{balancer.fd}").read_text()
         verified = int(info.split("verified_insns:")[1].split()[0])
-        assert verified < 300_000
+        assert verified < 500_000
         assert balancer.plan.facts.service == IPv4Address(SERVICE)
 
 

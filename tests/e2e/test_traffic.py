@@ -224,3 +224,21 @@ def test_the_json_of_status_is_as_promised(lab: Lab) -> None:
     assert balancer["nat_ports"] == {"used": 0, "total": 72560}
     assert balancer["flows"] == {"active": 0, "capacity": 262144}
     assert balancer["services"][0]["ports"] == "all"
+
+
+@pytest.mark.parametrize("mode", ["native", "generic"])
+@pytest.mark.parametrize("size", [8000, 60000])
+def test_a_datagram_larger_than_the_mtu_is_answered(lab: Lab, mode: str, size: int) -> None:
+    lab.up("--mode", mode, backends=("172.11.0.20",))
+    server = lab.socket("172.11.0.20", 53)
+    client = lab.socket("172.11.0.22")
+    for sock in (server, client):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    payload = bytes(number % 253 for number in range(size))
+    for _ in range(3):
+        exchange(client, server, payload, 53)
+    assert lab.bad_checksums() == 0
+    assert lab.counter("Ip", "ReasmFails") == 0
+    verdicts = lab.status()["verdicts"]
+    assert verdicts["forward"] == verdicts["return"] >= 3 * (size // 1500)
+    assert verdicts["pass_fragment"] == verdicts["drop_fragment"] == 0

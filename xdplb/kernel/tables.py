@@ -23,11 +23,15 @@ if TYPE_CHECKING:
     from xdplb.kernel.compiler import ObjectCode
     from xdplb.plan import Plan
 
-KEPT: Final = ("client_port", "reverse_lookup", "verdicts", "backend_stats")
+KEPT: Final = (
+    *("client_port", "reverse_lookup", "fragments", "fragment_ids"),
+    *("verdicts", "backend_stats"),
+)
 """The maps that outlive a program when ``up`` replaces it: flows and counters."""
 
 _HASHES: Final = frozenset({"client_port", "next_hops"})
-_PER_CPU: Final = frozenset({"verdicts", "backend_stats"})
+_PER_CPU: Final = frozenset({"verdicts", "backend_stats", "reply_limits"})
+_FRAGMENTED_DATAGRAMS: Final = 8192
 _MAGLEV_BYTES: Final = 2 * (MAGLEV_SIZE + 1)
 _TABLES_PER_SERVICE: Final = 2
 _FLOW_WORDS: Final = 4
@@ -53,6 +57,7 @@ def _entries(plan: Plan) -> dict[str, int]:
         "services": len(SERVICE_NUMBER),
         "maglev": _TABLES_PER_SERVICE * len(SERVICE_NUMBER),
         "interfaces": len(plan.facts.ports),
+        "fragments": _FRAGMENTED_DATAGRAMS,
         "backend_stats": plan.room,
     }
 
@@ -105,6 +110,8 @@ def _create_one(
     kind = libbpf.MAP_TYPE_ARRAY
     if name in _HASHES:
         kind = libbpf.MAP_TYPE_HASH
+    elif name == "fragments":
+        kind = libbpf.MAP_TYPE_LRU_HASH
     elif name in _PER_CPU:
         kind = libbpf.MAP_TYPE_PERCPU_ARRAY
     flags = libbpf.MAP_MMAPABLE if name == "reverse_lookup" else 0
