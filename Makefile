@@ -8,7 +8,7 @@ DEBS := python3-bpfcc python3-venv iproute2 ethtool bpftool tcpdump iputils-ping
 C_FILES := $(wildcard bpf/*.h bpf/*.c tests/bench/*.c) $(shell find bpf/kernel -name '*.h')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-bpf test-e2e bench check lint type arch format fmt source clean
+.PHONY: help setup demo test test-unit test-bpf test-e2e bench fuzz check lint type arch format fmt source clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,10 @@ test-e2e: setup ## Real sockets and servers in network namespaces
 
 bench: setup ## What it costs, beside the limit, nftables and nginx (ARGS=--quick: a minute)
 	@PYTHONPATH=tests $(BIN)/python -m bench $(ARGS)
+
+fuzz: setup ## Five million mutated packets with a new seed (PACKETS=N SEED=N)
+	@seed=$${SEED:-$$(date +%s)}; echo "seed $$seed"; XDPLB_FUZZ_SEED=$$seed \
+		XDPLB_FUZZ_PACKETS=$${PACKETS:-1250000} $(BIN)/python -m pytest tests/bpf/test_fuzz.py
 
 check: lint type arch format ## Everything that reads the code without running it
 

@@ -72,16 +72,22 @@ static __always_inline bool quote_is_sound(const struct packet *pkt, const struc
 	       csum_fold(header) == 0xffff;
 }
 
-/* Where the quoted checksum of UDP or TCP stands; NULL where it is cut off, or is none. */
+/*
+ * Where the quoted checksum of UDP or TCP stands; NULL where it is cut off, or is none. What
+ * lies behind the IP packet, as padding, is not part of the quote.
+ */
 static __always_inline u16 *quote_check(const struct packet *pkt, const struct quote *quote)
 {
 	void *header = quote->ports;
 	struct tcp_header *tcp = header;
 	struct udp_header *udp = header;
+	u32 quoted = pkt->room - sizeof(struct icmp_header) - (quote->ip->version_ihl & 0xf) * 4;
 
 	if (quote->ip->protocol == PROTOCOL_UDP)
 		return (void *)(udp + 1) <= packet_end(pkt->ctx) && udp->check ? &udp->check : NULL;
-	return (void *)(tcp + 1) <= packet_end(pkt->ctx) ? &tcp->check : NULL;
+	if (quoted < sizeof(struct tcp_header) || (void *)(tcp + 1) > packet_end(pkt->ctx))
+		return NULL;
+	return &tcp->check;
 }
 
 /* Give the quoted packet its @names, and mend the three checksums that notice. */

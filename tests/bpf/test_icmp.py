@@ -165,6 +165,14 @@ def test_an_error_about_a_reserved_flow_is_translated() -> None:
         assert balancer.run(packet).verdict == "forward_error"
 
 
+def test_padding_behind_an_error_is_no_part_of_the_quote(balancer: Loaded) -> None:
+    sent = tcp("S")
+    left = balancer.run(sent).packet
+    packet = error(left, ROUTER, BACKEND_MAC, KINDS[0], 28) + b"padding of the frame"
+    expected = translated(packet, decremented(sent), CLIENT, CLIENT_MAC, KINDS[0], 28)
+    assert balancer.run(packet).packet == expected + b"padding of the frame"
+
+
 def test_an_error_neither_refreshes_nor_ends_a_flow(balancer: Loaded) -> None:
     left = balancer.run(udp()).packet
     balancer.age(20)
