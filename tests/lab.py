@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import select
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from socket import AF_INET, SOCK_DGRAM, SOCK_STREAM, SocketKind
+from socket import AF_INET, AF_PACKET, SOCK_DGRAM, SOCK_RAW, SOCK_STREAM, SocketKind, htons
 from socket import socket as _Socket  # noqa: N812 - "socket" is a method here
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,11 @@ from xdplb.kernel import netns
 from xdplb.kernel.closing import Closing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 XDPLB = Path(sys.executable).parent / "xdplb"
 SERVICE = "172.11.0.1"
+ETH_P_ALL = htons(3)
 _NUMBERS = itertools.count()
 
 
@@ -130,6 +132,38 @@ class Lab(Closing):
         sock = self._socket(address, port, where, kind)
         self._cleanup.callback(sock.close)
         return sock
+
+    def first_ready(self, *sockets: _Socket) -> _Socket:
+        """The first of some sockets that has something to read."""
+        ready, _, _ = select.select(sockets, [], [], 3)
+        assert ready, "nothing has come"
+        return next(iter(ready))
+
+    def packet_socket(self, interface: str) -> _Socket:
+        """A socket for whole frames, among the hosts."""
+        with netns.inside(Path("/run/netns") / self.hosts):
+            sock = _Socket(AF_PACKET, SOCK_RAW, ETH_P_ALL)
+            sock.bind((interface, 3))
+        self._cleanup.callback(sock.close)
+        return sock
+
+    @contextmanager
+    def far_network(self, mtu: int = 1500) -> Iterator[None]:
+        """A host 10.9.0.2 behind a router, 172.11.0.22, whose link to it has this MTU."""
+        far = f"{self.hosts}f"
+        run("ip", "netns", "add", far)
+        try:
+            self.ip("h", f"link add near type veth peer name far netns {far}")
+            self.ip("h", "address add 10.9.0.1/24 dev near")
+            self.ip("h", f"link set near mtu {mtu} up")
+            run("ip", "-n", far, "address", "add", "10.9.0.2/24", "dev", "far")
+            run("ip", "-n", far, "link", "set", "far", "up")
+            run("ip", "-n", far, "route", "add", "default", "via", "10.9.0.1")
+            run(*self.inside("h", "sysctl", "-q", "-w", "net.ipv4.ip_forward=1"))
+            self.ip("b", "route add 10.9.0.0/24 via 172.11.0.22")
+            yield
+        finally:
+            run("ip", "netns", "delete", far)
 
     def keep(self, sock: _Socket) -> None:
         """Close a socket with the lab."""

@@ -87,20 +87,8 @@ def test_traceroute_sees_the_balancer_and_then_the_end(lab: Lab) -> None:
 @pytest.fixture
 def narrow(lab: Lab) -> Iterator[Lab]:
     """A client behind a router whose way to it takes 1,300 bytes at a time."""
-    far = f"{lab.hosts}f"
-    run("ip", "netns", "add", far)
-    try:
-        lab.ip("h", f"link add near type veth peer name far netns {far}")
-        lab.ip("h", "address add 10.9.0.1/24 dev near")
-        lab.ip("h", "link set near mtu 1300 up")
-        run("ip", "-n", far, "address", "add", f"{FAR}/24", "dev", "far")
-        run("ip", "-n", far, "link", "set", "far", "up")
-        run("ip", "-n", far, "route", "add", "default", "via", "10.9.0.1")
-        run(*lab.inside("h", "sysctl", "-q", "-w", "net.ipv4.ip_forward=1"))
-        lab.ip("b", "route add 10.9.0.0/24 via 172.11.0.22")
+    with lab.far_network(mtu=1300):
         yield lab
-    finally:
-        run("ip", "netns", "delete", far)
 
 
 @pytest.mark.parametrize("mode", ["native", "generic"])
