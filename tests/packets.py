@@ -21,6 +21,12 @@ def backend_mac(number: int) -> str:
     return f"02:00:00:00:{1 + number // 256:02x}:{number % 256:02x}"
 
 
+def _frame(layers: Any, ip: dict[str, Any], ether: dict[str, Any] | None) -> bytes:
+    """Layers in IPv4 and Ethernet, by default as a client sends them."""
+    frame = Ether(**{"src": CLIENT_MAC, "dst": OUR_MAC, **(ether or {})})
+    return bytes(frame / IP(**{"ttl": 64, "id": 0x1234, **ip}) / layers)
+
+
 def udp(
     payload: bytes = b"hello",
     *,
@@ -33,11 +39,8 @@ def udp(
     header: dict[str, Any] | None = None,
 ) -> bytes:
     """A datagram, by default from the client to the service, as it lies on the wire."""
-    frame = Ether(**{"src": CLIENT_MAC, "dst": OUR_MAC, **(ether or {})})
-    packet = IP(**{"src": src, "dst": dst, "ttl": 64, "id": 0x1234, **(ip or {})})
-    return bytes(
-        frame / packet / UDP(**{"sport": sport, "dport": dport, **(header or {})}) / payload
-    )
+    layer = UDP(**{"sport": sport, "dport": dport, **(header or {})})
+    return _frame(layer / payload, {"src": src, "dst": dst, **(ip or {})}, ether)
 
 
 def tcp(
@@ -53,10 +56,9 @@ def tcp(
     header: dict[str, Any] | None = None,
 ) -> bytes:
     """A segment with these flags, by default from the client to the service."""
-    frame = Ether(**{"src": CLIENT_MAC, "dst": OUR_MAC, **(ether or {})})
-    packet = IP(**{"src": src, "dst": dst, "ttl": 64, "id": 0x1234, **(ip or {})})
     fields = {"sport": sport, "dport": dport, "seq": 1000, "ack": 2000, **(header or {})}
-    return bytes(frame / packet / TCP(flags=flags, **fields) / payload)
+    layer = TCP(flags=flags, **fields)
+    return _frame(layer / payload, {"src": src, "dst": dst, **(ip or {})}, ether)
 
 
 def icmp_error(about: bytes, **fields: Any) -> bytes:

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Final
 
 from bench.figures import Figure
-from bench.frames import SERVICE, SERVICE_PORT, Item, Template, requests
+from bench.frames import SERVICE, SERVICE_PORT, Item, Template, mac_bytes, requests
 from bench.programs import Own, Source, one_processor
 from bpf_harness import Loaded
 from packets import BACKEND_MAC, CLIENT_MAC, OUR_MAC
@@ -53,12 +53,8 @@ FULL: Final = Size((1, 1024, 32768, 262_144, 1_000_000), (2, 16, 256), 9, 150_00
 QUICK: Final = Size((1, 1024, 32768, 262_144), (16,), 7, 60_000)
 
 
-def _mac(text: str) -> bytes:
-    return bytes.fromhex(text.replace(":", ""))
-
-
-FROM_CLIENT: Final = Template(_mac(CLIENT_MAC), _mac(OUR_MAC))
-FROM_BACKEND: Final = Template(_mac(BACKEND_MAC), _mac(OUR_MAC))
+FROM_CLIENT: Final = Template(mac_bytes(CLIENT_MAC), mac_bytes(OUR_MAC))
+FROM_BACKEND: Final = Template(mac_bytes(BACKEND_MAC), mac_bytes(OUR_MAC))
 
 
 def balancer(backends: int, flows: int) -> Loaded:
@@ -270,7 +266,7 @@ def _check(loaded: Loaded, before: dict[str, int], size: Size, strangers: Strang
 
 def _partial(report: Report, bench: Bench, loaded: Loaded) -> None:
     for payload in (64, 512, 1472):
-        template = Template(_mac(CLIENT_MAC), _mac(OUR_MAC), payload)
+        template = Template(mac_bytes(CLIENT_MAC), mac_bytes(OUR_MAC), payload)
         items = [item.summed(template, partial=True) for item in requests(0, 1)]
         bare, (ours,) = bench.cost([loaded.fd], template, items)
         name = f"forward, partial checksum over {payload} bytes: 1 flow"

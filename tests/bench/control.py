@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bench.figures import Figure
-from bench.frames import Template, requests
+from bench.frames import Template, mac_bytes, requests
 from bench.programs import Source
 from lab import XDPLB, Lab, run
 from packets import CLIENT_MAC
@@ -153,7 +153,7 @@ def fill(lab: Lab, number: int, flows: int) -> None:
         RuntimeError: Not all of them were opened.
     """
     (link,) = json.loads(lab.ip("b", "-j link show dev balancer"))
-    template = Template(_mac(CLIENT_MAC), _mac(link["address"]))
+    template = Template(mac_bytes(CLIENT_MAC), mac_bytes(link["address"]))
     fd = libbpf.program_fd(number)
     assert fd is not None
     try:
@@ -166,10 +166,6 @@ def fill(lab: Lab, number: int, flows: int) -> None:
     live = lab.status()["flows"]["active"]
     if live != flows:
         raise RuntimeError(f"{live:,} flows were opened, not {flows:,}")
-
-
-def _mac(text: str) -> bytes:
-    return bytes.fromhex(text.replace(":", ""))
 
 
 def _dump(number: int, flows: int) -> None:

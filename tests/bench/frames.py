@@ -18,6 +18,11 @@ _UDP_HEADER: Final = 8
 _ETH_HEADER: Final = 14
 
 
+def mac_bytes(text: str) -> bytes:
+    """A MAC address, ``02:00:...``, as it lies in a frame."""
+    return bytes.fromhex(text.replace(":", ""))
+
+
 def fold(total: int) -> int:
     """One's complement sum in 16 bits (RFC 1071)."""
     while total >> 16:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bench.figures import Figure
-from bench.frames import SERVICE, Template, requests
+from bench.frames import SERVICE, Template, mac_bytes, requests
 from bench.programs import Own, Sink, Source, one_processor
 from bench.systems import start_nft, start_nginx
 from lab import Lab, run
@@ -81,7 +81,7 @@ class Wire(Closing):
         with netns.inside(self.home):
             libbpf.xdp_attach(there, self.sink.fd, libbpf.XDP_DRV_MODE)
         index, client_mac = self._link("h", "outside")
-        template = Template(_bytes(client_mac), _bytes(self._link("b", "balancer")[1]))
+        template = Template(mac_bytes(client_mac), mac_bytes(self._link("b", "balancer")[1]))
         items = [item.summed(template) for item in requests(0, FLOWS)]
         self.source = self._cleanup.enter_context(Source("generate", index))
         self.source.give(template, items)
@@ -131,10 +131,6 @@ class Wire(Closing):
                 elif time.perf_counter() - moved > _STUCK_S:
                     raise RuntimeError(f"{sent - arrived} packets did not arrive")
             return arrived / (time.perf_counter() - started) / 1e6
-
-
-def _bytes(mac: str) -> bytes:
-    return bytes.fromhex(mac.replace(":", ""))
 
 
 def measure(report: Report, *, quick: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from bench.frames import Template, requests
+from bench.frames import Template, mac_bytes, requests
 from bench.programs import Source
 from bpf_harness import Loaded, make_request
 from lab import wait_for
@@ -18,10 +18,6 @@ SOURCES = 400_000
 UNREPLIED_S = 2
 
 
-def mac(text: str) -> bytes:
-    return bytes.fromhex(text.replace(":", ""))
-
-
 @pytest.mark.timeout(120)
 def test_a_flood_of_forged_sources_breaks_no_answered_flow() -> None:
     request = make_request(max_flows=100_000, timeouts=Timeouts(unreplied=UNREPLIED_S))
@@ -31,7 +27,7 @@ def test_a_flood_of_forged_sources_breaks_no_answered_flow() -> None:
         for value in opened.values():
             assert balancer.run(balancer.answer(value)).verdict == "return"
         source.aim(balancer.fd)
-        source.give(Template(mac(CLIENT_MAC), mac(OUR_MAC)), requests(0, SOURCES))
+        source.give(Template(mac_bytes(CLIENT_MAC), mac_bytes(OUR_MAC)), requests(0, SOURCES))
         source.drive(FLOOD)
         counts = balancer.verdicts()
         assert counts["drop_no_port"] > FLOOD // 2, "the table is full"
