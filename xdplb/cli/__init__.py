@@ -38,7 +38,7 @@ class _Group(click.Group):
 @click.version_option(__version__, "-V", "--version", prog_name="xdplb")
 @click.pass_context
 def commands(ctx: click.Context, *, netns: str | None, verbose: bool) -> None:
-    """Balance UDP over several servers, at the speed of XDP.
+    """Balance UDP and TCP over several servers, at the speed of XDP.
 
     \b
     Example:
