@@ -168,6 +168,7 @@ error_about_answer(struct packet *pkt, const struct quote *quote, struct quote_n
 	struct client_value *value = client_port.lookup(&key);
 	struct route *route = &pkt->route;
 	struct backend *backend;
+	struct flow *flow;
 	u32 number;
 
 	if (HAVE_RESERVATIONS && !value) {
@@ -178,7 +179,9 @@ error_about_answer(struct packet *pkt, const struct quote *quote, struct quote_n
 		return CONTINUE;
 	number = value->backend;
 	backend = backends.lookup(&number);
-	if (!backend)
+	flow = backend ? flow_at(backend, value->nat_port) : NULL;
+	if (!flow || !owner_is_flow(flow->owner) ||
+	    !owner_is_toward(flow->owner, backend, number) || !flow_is_of(flow, &key))
 		return CONTINUE;
 	names->source = backend->address;
 	names->source_port = backend->port ?: quote->ports->source;

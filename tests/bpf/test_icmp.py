@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -180,6 +181,20 @@ def test_an_error_neither_refreshes_nor_ends_a_flow(balancer: Loaded) -> None:
     assert balancer.run(error(left, ROUTER, BACKEND_MAC, KINDS[0], 28)).verdict == "return_error"
     assert balancer.flow(balancer.index()) == before
     assert balancer.run(udp()).verdict == "forward"
+
+
+@pytest.mark.parametrize("about", ["request", "answer"])
+def test_an_error_about_a_flow_that_is_no_more_is_the_kernels(balancer: Loaded, about: str) -> None:
+    """The number of its backend belongs to another server by now."""
+    left = balancer.run(udp()).packet
+    value = balancer.index()
+    if about == "answer":
+        left = balancer.run(balancer.answer(value)).packet
+        balancer.change_backend(value.backend, generation=1, address=IPv4Address("172.11.0.99"))
+    else:
+        balancer.change_backend(value.backend, address=IPv4Address("172.11.0.99"))
+    packet = error(left, ROUTER, CLIENT_MAC, KINDS[0], 28)
+    assert balancer.run(packet).verdict == "pass_not_ours"
 
 
 def spoilt(packet: bytes, place: int) -> bytes:
