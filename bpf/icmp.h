@@ -167,9 +167,8 @@ error_about_answer(struct packet *pkt, const struct quote *quote, struct quote_n
 	};
 	struct client_value *value = client_port.lookup(&key);
 	struct route *route = &pkt->route;
-	struct backend *backend;
 	struct flow *flow;
-	u32 number;
+	struct path path;
 
 	if (HAVE_RESERVATIONS && !value) {
 		key.service_port = 0;
@@ -177,19 +176,16 @@ error_about_answer(struct packet *pkt, const struct quote *quote, struct quote_n
 	}
 	if (!value)
 		return CONTINUE;
-	number = value->backend;
-	backend = backends.lookup(&number);
-	flow = backend ? flow_at(backend, value->nat_port) : NULL;
-	if (!flow || !owner_is_flow(flow->owner) ||
-	    !owner_is_toward(flow->owner, backend, number) || !flow_is_of(flow, &key))
+	flow = flow_indexed(value, &key, &path);
+	if (!flow || !owner_is_flow(flow->owner))
 		return CONTINUE;
-	names->source = backend->address;
-	names->source_port = backend->port ?: quote->ports->source;
+	names->source = path.backend->address;
+	names->source_port = path.backend->port ?: quote->ports->source;
 	names->destination = SERVICE_ADDRESS;
-	names->destination_port = value->nat_port;
-	route->destination = backend->address;
-	route->destination_mac = backend->mac;
-	if (!route->destination_mac || !route_leave(pkt, backend->interface))
+	names->destination_port = path.nat_port;
+	route->destination = path.backend->address;
+	route->destination_mac = path.backend->mac;
+	if (!route->destination_mac || !route_leave(pkt, path.backend->interface))
 		return DROP_UNRESOLVED;
 	return FORWARD_ERROR;
 }
@@ -215,8 +211,10 @@ static __always_inline enum verdict translate_error(struct packet *pkt)
 		return DROP_CHECKSUM;
 	if (pkt->ip->ttl <= 1)
 		return DROP_TTL;
-	if (verdict == RETURN_ERROR || verdict == FORWARD_ERROR)
+	if (verdict == RETURN_ERROR || verdict == FORWARD_ERROR) {
 		quote_rename(pkt, &quote, &names);
+		rewrite_ip(pkt);
+	}
 	return verdict;
 }
 

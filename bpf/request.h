@@ -53,6 +53,25 @@ static __always_inline bool request_at_home(const struct packet *pkt, const stru
 }
 
 /*
+ * The record that the index entry @value of @key leads to, with the way there in @path;
+ * NULL where it is not that client's, or its backend's number has changed hands.
+ */
+static __always_inline struct flow *flow_indexed(const struct client_value *value,
+						 const struct client_key *key, struct path *path)
+{
+	struct flow *flow;
+
+	path->number = value->backend;
+	path->nat_port = value->nat_port;
+	path->backend = backends.lookup(&path->number);
+	flow = path->backend ? flow_at(path->backend, path->nat_port) : NULL;
+	if (!flow || !owner_is_toward(flow->owner, path->backend, path->number) ||
+	    !flow_is_of(flow, key))
+		return NULL;
+	return flow;
+}
+
+/*
  * Fill @path from the index entry of @key, if there is one: the flow lies elsewhere than
  * at home, or goes to another backend than a new one would. An entry that leads nowhere,
  * or to a backend that is gone, is removed.
@@ -61,27 +80,20 @@ static __always_inline bool request_indexed(const struct packet *pkt, struct cli
 					    struct path *path)
 {
 	struct client_value *value = client_port.lookup(key);
-	struct backend *backend;
+	struct path found;
 	struct flow *flow;
-	__be16 port;
-	u32 number;
 	u64 owner;
 
 	if (!value)
 		return false;
-	number = value->backend;
-	port = value->nat_port;
-	backend = backends.lookup(&number);
-	flow = backend && backend_keeps(backend) ? flow_at(backend, port) : NULL;
+	flow = flow_indexed(value, key, &found);
 	owner = flow ? flow->owner : 0;
 	/* A record that is only claimed is being opened by another CPU, which wrote the entry. */
-	if (flow && owner_state(owner) != FLOW_FREE && owner_is_toward(owner, backend, number) &&
-	    flow_is_of(flow, key) && flow_touch(pkt, flow, owner, true)) {
+	if (flow && backend_keeps(found.backend) && owner_state(owner) != FLOW_FREE &&
+	    flow_touch(pkt, flow, owner, true)) {
 		if (HAVE_RESERVATIONS && owner_state(owner) == FLOW_RESERVED)
 			flow_set_service_port(flow, pkt->ports->destination);
-		path->backend = backend;
-		path->number = number;
-		path->nat_port = port;
+		*path = found;
 		return true;
 	}
 	client_port.delete(key);

@@ -26,6 +26,13 @@ static __always_inline u64 hash_word(u64 hash, u64 word)
 	return hash ^ (hash >> 29);
 }
 
+/* Ports and protocol of @pkt, as they are hashed. */
+static __always_inline u64 ports_word(const struct packet *pkt)
+{
+	return (u64)pkt->ports->source << 32 | (u64)pkt->ports->destination << 16 |
+	       packet_protocol(pkt);
+}
+
 /* The hash that chooses a backend, by its upper half. */
 static __always_inline u64 hash_packet(const struct packet *pkt)
 {
@@ -33,18 +40,14 @@ static __always_inline u64 hash_packet(const struct packet *pkt)
 	u64 hash = hash_word(HASH_KEY_0, (u64)pkt->ip->source << 32 | destination);
 
 	if (SERVICE_HASH == HASH_5_TUPLE)
-		hash = hash_word(hash, (u64)pkt->ports->source << 32 |
-					       (u64)pkt->ports->destination << 16 |
-					       packet_protocol(pkt));
+		hash = hash_word(hash, ports_word(pkt));
 	return hash;
 }
 
 /* The hash that says where among its backend's records the flow of @pkt has its home. */
 static __always_inline u32 hash_flow(const struct packet *pkt, u64 hash)
 {
-	return hash_word(hash, (u64)pkt->ports->source << 32 | (u64)pkt->ports->destination << 16 |
-				       packet_protocol(pkt)) >>
-	       32;
+	return hash_word(hash, ports_word(pkt)) >> 32;
 }
 
 /* The backend for a new flow of @pkt's client, whose addresses have @hash, or NO_BACKEND. */

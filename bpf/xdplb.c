@@ -18,15 +18,12 @@ static __always_inline int walk_rare(struct packet *pkt, enum verdict verdict)
 {
 	int action;
 
-	if (verdict == DROP_TTL) {
+	if (verdict == DROP_TTL)
 		verdict = reply_expired(pkt);
-	} else if (pkt->is_tail) {
+	else if (pkt->is_tail)
 		verdict = fragment_follow(pkt);
-	} else {
+	else
 		verdict = translate_error(pkt);
-		if (verdict == FORWARD_ERROR || verdict == RETURN_ERROR)
-			rewrite_ip(pkt);
-	}
 	action = finish(verdict);
 	return action == XDP_TX ? transmit(pkt) : action;
 }

@@ -38,7 +38,7 @@ class Result:
 @cache
 def _compiled(flags: tuple[str, ...]) -> ObjectCode:
     with Compiler(source.headers()) as compiler:
-        every = ["-Wall", "-Werror", f"-DJIFFY_SCALE={clock.jiffy_scale()}", *flags]
+        every = ["-Wall", "-Werror", clock.flag(), *flags]
         return compiler.compile(source.text(), every, source.FUNCTION)
 
 

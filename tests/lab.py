@@ -92,6 +92,11 @@ class Lab(Closing):
         namespace = self.balancer if where == "b" else self.hosts
         return run("ip", "-n", namespace, *command.split(), *more).stdout
 
+    def link(self, where: str, name: str) -> tuple[int, str]:
+        """Index and MAC address of an interface."""
+        (link,) = json.loads(self.ip(where, f"-j link show dev {name}"))
+        return int(link["ifindex"]), str(link["address"])
+
     def add_host(self, number: int) -> None:
         """Give the hosts another address."""
         self.ip("h", f"address add 172.11.0.{number}/24 dev outside")

@@ -71,6 +71,11 @@ def port_bytes(port: int) -> bytes:
     return port.to_bytes(2, "big")
 
 
+def _protocol(number: int) -> Protocol:
+    """The reverse of ``Protocol.number``; an unused record, all 0, counts as UDP."""
+    return Protocol.TCP if number == Protocol.TCP.number else Protocol.UDP
+
+
 def mac_to_word(mac: bytes | None) -> int:
     """Six bytes as the program compares them; None, not known, is 0."""
     first, second, third = struct.unpack("=HHH", mac or bytes(6))
@@ -140,7 +145,7 @@ class BackendRecord(NamedTuple):
             next_hop=IPv4Address(hop),
             next_neighbour=neighbour,
             mac_is_fixed=bool(fixed),
-            protocol=Protocol.TCP if protocol == Protocol.TCP.number else Protocol.UDP,
+            protocol=_protocol(protocol),
         )
 
 
@@ -175,7 +180,7 @@ class ClientKey(NamedTuple):
             int.from_bytes(client_port, "big"),
             IPv4Address(service),
             int.from_bytes(service_port, "big"),
-            Protocol.TCP if protocol == Protocol.TCP.number else Protocol.UDP,
+            _protocol(protocol),
         )
 
 

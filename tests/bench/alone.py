@@ -7,7 +7,7 @@ that every run meets a fresh packet. The same with a bare program is subtracted.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Final
 
@@ -266,7 +266,7 @@ def _check(loaded: Loaded, before: dict[str, int], size: Size, strangers: Strang
 
 def _partial(report: Report, bench: Bench, loaded: Loaded) -> None:
     for payload in (64, 512, 1472):
-        template = Template(mac_bytes(CLIENT_MAC), mac_bytes(OUR_MAC), payload)
+        template = replace(FROM_CLIENT, payload=payload)
         items = [item.summed(template, partial=True) for item in requests(0, 1)]
         bare, (ours,) = bench.cost([loaded.fd], template, items)
         name = f"forward, partial checksum over {payload} bytes: 1 flow"

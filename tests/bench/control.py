@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -152,8 +151,8 @@ def fill(lab: Lab, number: int, flows: int) -> None:
     Raises:
         RuntimeError: Not all of them were opened.
     """
-    (link,) = json.loads(lab.ip("b", "-j link show dev balancer"))
-    template = Template(mac_bytes(CLIENT_MAC), mac_bytes(link["address"]))
+    _, mac = lab.link("b", "balancer")
+    template = Template(mac_bytes(CLIENT_MAC), mac_bytes(mac))
     fd = libbpf.program_fd(number)
     assert fd is not None
     try:

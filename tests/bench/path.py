@@ -7,7 +7,6 @@ one processor, so the generator's and the receiver's cost is in every figure, th
 
 from __future__ import annotations
 
-import json
 import socket
 import time
 from contextlib import ExitStack
@@ -73,23 +72,19 @@ class Wire(Closing):
             self.lab.ip("b", "address add 172.12.0.1/24 dev behind")
             self.lab.ip("b", "link set behind up")
             self.lab.ip("h", "link set servers up")
-        self.out_index = self._link("b", out_here)[0] if two else 0
-        there, mac = self._link("h", out_there)
+        self.out_index = self.lab.link("b", out_here)[0] if two else 0
+        there, mac = self.lab.link("h", out_there)
         for backend in self.backends:
             self.lab.ip("b", f"neighbour replace {backend} lladdr {mac} dev {out_here}")
         self.sink = self._cleanup.enter_context(Sink())
         with netns.inside(self.home):
             libbpf.xdp_attach(there, self.sink.fd, libbpf.XDP_DRV_MODE)
-        index, client_mac = self._link("h", "outside")
-        template = Template(mac_bytes(client_mac), mac_bytes(self._link("b", "balancer")[1]))
+        index, client_mac = self.lab.link("h", "outside")
+        template = Template(mac_bytes(client_mac), mac_bytes(self.lab.link("b", "balancer")[1]))
         items = [item.summed(template) for item in requests(0, FLOWS)]
         self.source = self._cleanup.enter_context(Source("generate", index))
         self.source.give(template, items)
         self.frames = [template.fill(item) for item in items]
-
-    def _link(self, where: str, name: str) -> tuple[int, str]:
-        (link,) = json.loads(self.lab.ip(where, f"-j link show dev {name}"))
-        return int(link["ifindex"]), str(link["address"])
 
     def attach_swap(self) -> None:
         """Put the least there is on the balancer's interface."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import select
 import socket
 from contextlib import ExitStack
@@ -52,10 +51,9 @@ class Side:
     def __init__(self, stack: ExitStack) -> None:
         """Build it."""
         self.lab = stack.enter_context(Lab())
-        (balancer,) = json.loads(self.lab.ip("b", "-j link show dev balancer"))
-        (outside,) = json.loads(self.lab.ip("h", "-j link show dev outside"))
-        self.macs = {"src": outside["address"], "dst": balancer["address"]}
-        self.lab.ip("b", f"neighbour replace {BACKEND} lladdr {outside['address']} dev balancer")
+        (_, balancer), (_, outside) = self.lab.link("b", "balancer"), self.lab.link("h", "outside")
+        self.macs = {"src": outside, "dst": balancer}
+        self.lab.ip("b", f"neighbour replace {BACKEND} lladdr {outside} dev balancer")
         self.wire = self.lab.packet_socket("outside")
 
     def send(self, options: dict[str, Any]) -> IP | None:

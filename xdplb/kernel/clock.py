@@ -29,10 +29,15 @@ _FRAME: Final = bytes(64)
 
 
 @cache
-def jiffy_scale() -> int:
-    """How many ticks a jiffy is, times 2^20: ``JIFFY_SCALE`` of the program."""
+def _jiffy_scale() -> int:
+    """How many ticks a jiffy is, times 2^20."""
     jiffy_ns = time.clock_getres(_CLOCK_MONOTONIC_COARSE) * 1e9
     return round(jiffy_ns * (1 << _JIFFY_SHIFT) / TICK_NS)
+
+
+def flag() -> str:
+    """The compiler's ``-D`` flag that tells the program how long a jiffy is."""
+    return f"-DJIFFY_SCALE={_jiffy_scale()}"
 
 
 def ticks() -> int:
@@ -41,7 +46,7 @@ def ticks() -> int:
         struct.pack("=BBhi", opcode, 0, 0, immediate)
         for opcode, immediate in (
             (_CALL, _JIFFIES64),
-            (_MULTIPLY, jiffy_scale()),
+            (_MULTIPLY, _jiffy_scale()),
             (_SHIFT_RIGHT, _JIFFY_SHIFT),
             (_EXIT, 0),
         )

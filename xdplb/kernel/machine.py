@@ -166,8 +166,7 @@ class Machine(Closing):
         """Compile the program with these ``-D`` flags."""
         compiler, self._compiler = self._compiler or Compiler(source.headers()), None
         with compiler:
-            every = [*flags, f"-DJIFFY_SCALE={clock.jiffy_scale()}"]
-            return compiler.compile(source.text(), every, source.FUNCTION)
+            return compiler.compile(source.text(), [*flags, clock.flag()], source.FUNCTION)
 
     def load(
         self,
