@@ -61,8 +61,8 @@ fmt: setup ## Format Python and C
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/clang-format -i $(C_FILES)
 
-source: setup ## Print the program as the compiler gets it
-	@$(BIN)/python -c 'from xdplb import source; print(source.text())'
+source: setup ## Print the program as the compiler gets it (VERSION=6: for IPv6)
+	@$(BIN)/python -c 'from xdplb import source; print(source.text($(or $(VERSION),4)))'
 
 clean: ## Remove what setup and the tools made
 	@rm -rf .venv .bench .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build

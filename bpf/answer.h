@@ -10,7 +10,7 @@
  * port of ours that it speaks to.
  */
 struct far_end {
-	__be32 address;
+	address address;
 	__be16 port;
 	__be16 nat_port;
 	u8 protocol;
@@ -29,8 +29,7 @@ static __always_inline bool answer_port_fits(const struct backend *backend, cons
 /* Fill @slots with the part of reverse_lookup that @end's address has; false without one. */
 static __always_inline bool backend_slots(const struct far_end *end, struct slot_range *slots)
 {
-	__be32 address = end->address;
-	u32 index = address * 0x9e3779b97f4a7c15ULL >> 48;
+	u32 index = address_word(end->address) * 0x9e3779b97f4a7c15ULL >> 48;
 
 #pragma clang loop unroll(disable)
 	for (u32 step = 0; step < BUCKET_STEPS; step++, index++) {
@@ -42,7 +41,7 @@ static __always_inline bool backend_slots(const struct far_end *end, struct slot
 			return false;
 #pragma clang loop unroll(full)
 		for (u32 place = 0; place < BUCKET_SIZE; place++) {
-			if (bucket->address[place] == address &&
+			if (address_is(bucket->address[place], end->address) &&
 			    (!HAVE_TCP || !HAVE_UDP || bucket->protocol[place] == end->protocol)) {
 				*slots = bucket->slots[place];
 				return true;
@@ -78,8 +77,8 @@ static __always_inline struct flow *answer_flow(const struct far_end *end, u32 *
 		return NULL;
 	*number = owner_backend(flow->owner);
 	backend = backends.lookup(number);
-	if (!backend || backend->address != end->address || backend->protocol != end->protocol ||
-	    !answer_port_fits(backend, flow, end->port))
+	if (!backend || !address_is(backend->address, end->address) ||
+	    backend->protocol != end->protocol || !answer_port_fits(backend, flow, end->port))
 		return NULL;
 	*service_port = backend->port ? flow->service_port : end->port;
 	return flow;
@@ -108,6 +107,8 @@ static __always_inline enum verdict answer_client(struct packet *pkt)
 	route->destination_mac = mac_word(flow->client_mac);
 	if (!route->destination_mac || !route_leave(pkt, flow->interface))
 		return DROP_UNRESOLVED;
+	if (!route_fits(pkt))
+		return DROP_TOO_BIG;
 	if (!flow_touch(pkt, flow, flow->owner, false))
 		return CONTINUE;
 	route->destination = flow->client;

@@ -7,6 +7,11 @@
 #ifndef XDPLB_CONFIG_H
 #define XDPLB_CONFIG_H
 
+/* The IP version: the program is compiled once for each that has a service. */
+#ifndef FAMILY
+#define FAMILY 4
+#endif
+
 /* Attached in generic (skb) mode: partial checksums stay partial. See csum.h. */
 #ifndef MODE_GENERIC
 #define MODE_GENERIC 0
@@ -30,9 +35,15 @@
 #define HAVE_TCP 0
 #endif
 
-/* The address that clients dial and that the balancer speaks from. */
-#ifndef SERVICE_ADDRESS
-#define SERVICE_ADDRESS 0
+/*
+ * The address that clients dial and that the balancer speaks from, in the words that it is
+ * loaded in: one of 32 bits for IPv4, two of 64 for IPv6.
+ */
+#ifndef SERVICE_WORD_0
+#define SERVICE_WORD_0 0
+#endif
+#ifndef SERVICE_WORD_1
+#define SERVICE_WORD_1 0
 #endif
 
 /* Its ports: RANGE(first, last) for each range. */
@@ -137,8 +148,5 @@
 
 /* Blocks of 32 bytes that a checksum may run over: the largest packet native mode gets. */
 #define CSUM_BLOCKS 112
-
-/* The same for an ICMP error. */
-#define ICMP_BLOCKS 20
 
 #endif

@@ -15,13 +15,7 @@ static __always_inline u16 csum_fold(u64 sum)
 	return sum + (sum >> 16);
 }
 
-/* What a change of a 32-bit word adds to a sum: ~m + m' of RFC 1624 equation 3. */
-static __always_inline u64 csum_diff32(u32 from, u32 to)
-{
-	return (u64)(u32)~from + to;
-}
-
-/* The same for a 16-bit word. */
+/* What a change of a 16-bit word adds to a sum: ~m + m' of RFC 1624 equation 3. */
 static __always_inline u64 csum_diff16(u16 from, u16 to)
 {
 	return (u64)(u16)~from + to;
@@ -31,34 +25,6 @@ static __always_inline u64 csum_diff16(u16 from, u16 to)
 static __always_inline u16 csum_apply(u16 check, u64 diff)
 {
 	return ~csum_fold((u16)~check + diff);
-}
-
-/* The sum of the pseudo-header of RFC 768 and RFC 9293; @length in the host's order. */
-static __always_inline u64 csum_pseudo(__be32 source, __be32 destination, u8 protocol, u32 length)
-{
-	return (u64)source + destination + be16(protocol) + be16(length);
-}
-
-/* The most 32-bit words of csum_add_words(): an IP header with all options, and 16 bytes. */
-#define CSUM_WORDS 19
-
-/* Add @count 32-bit words at @start to @sum; false where they are too many or not all there. */
-static __always_inline bool csum_add_words(struct xdp_md *ctx, void *start, u32 count, u64 *sum)
-{
-	u32 *word = start;
-
-#pragma clang loop unroll(disable)
-	for (u32 done = 0; done < CSUM_WORDS; done++) {
-		opaque(word);
-		opaque(count);
-		if (done >= count)
-			break;
-		if ((void *)(word + 1) > packet_end(ctx))
-			return false;
-		*sum += *word;
-		word++;
-	}
-	return count <= CSUM_WORDS;
 }
 
 /*
@@ -76,18 +42,25 @@ static __always_inline void *csum_tail(void *start, u32 length, u32 below)
 
 /*
  * Add @length bytes at @start to @sum. False where they do not lie in the packet or
- * are more than @most blocks of 32 hold. An odd last byte counts as if a 0 followed it.
+ * are more than @most blocks of 32 hold, or fewer than 8 in all. An odd last byte counts as if
+ * a 0 followed it.
+ *
+ * The verifier is not to see that the walk begins at @start: it would take note of how far the
+ * packet reaches beyond that, and go on with as many different packets as there are blocks.
  */
 static __always_inline bool csum_add_bytes(struct xdp_md *ctx, void *start, u32 length, u32 most,
 					   u64 *sum)
 {
 	void *end = packet_end(ctx);
 	u32 blocks = length / 32;
-	u64 total = 0;
+	u64 total = 0, zero = 0, noise;
 	u32 *word = start;
 
-	if (blocks > most)
+	if (blocks > most || start + sizeof(noise) > end)
 		return false;
+	noise = *(u64 *)start;
+	forget(zero, noise);
+	word = start + (zero & 7);
 #pragma clang loop unroll(disable)
 	for (u32 block = 0; block < most; block++) {
 		opaque(word);
@@ -100,6 +73,7 @@ static __always_inline bool csum_add_bytes(struct xdp_md *ctx, void *start, u32 
 		total += (u64)word[4] + word[5] + word[6] + word[7];
 		word += 8;
 	}
+	forget(total, noise);
 	if (length & 16) {
 		word = csum_tail(start, length, 32);
 		if ((void *)(word + 4) > end)

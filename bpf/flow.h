@@ -52,28 +52,33 @@ static __always_inline bool owner_is_toward(u64 owner, const struct backend *bac
 	return owner_backend(owner) == number && owner >> 56 == backend->generation;
 }
 
+/* Which of the four timeouts is whose: two bits a state. */
+#define TIMEOUT_OF(state, number) ((u32)(number) << 2 * (state))
+#define TIMEOUTS                                                                                   \
+	(TIMEOUT_OF(FLOW_ANSWERED, 1) | TIMEOUT_OF(TCP_OPENING, 2) | TIMEOUT_OF(TCP_ACCEPTED, 2) | \
+	 TIMEOUT_OF(TCP_ESTABLISHED, 3) | TIMEOUT_OF(TCP_CLIENT_FIN, 3) |                          \
+	 TIMEOUT_OF(TCP_BACKEND_FIN, 3) | TIMEOUT_OF(TCP_CLOSING, 2) |                             \
+	 TIMEOUT_OF(TCP_CLIENT_RST, 2) | TIMEOUT_OF(TCP_BACKEND_RST, 2))
+
+/* Idle ticks after which a record in @state may be taken over; without a branch, to verify. */
+static __always_inline s32 flow_timeout(u32 state)
+{
+	u64 udp = UNREPLIED_TICKS | (u64)ANSWERED_TICKS << 32;
+	u64 tcp = TRANSITORY_TICKS | (u64)ESTABLISHED_TICKS << 32;
+	u64 number = TIMEOUTS >> (state * 2 & 31);
+
+	return (HAVE_TCP ? udp + (tcp - udp) * (number >> 1 & 1) : udp) >> (number & 1) * 32;
+}
+
 /* May the record of @owner be given to somebody else? */
 static __always_inline bool owner_is_free(u64 owner, u32 now)
 {
-	u32 idle = now - owner_seen(owner);
+	s32 idle = now - owner_seen(owner);
+	u32 state = owner_state(owner);
 
-	switch (owner_state(owner)) {
-	case FLOW_FREE:
+	if (state == FLOW_FREE)
 		return true;
-	case FLOW_RESERVED:
-		return false;
-	case FLOW_ANSWERED:
-		return (s32)idle > ANSWERED_TICKS;
-	case TCP_ESTABLISHED:
-	case TCP_CLIENT_FIN:
-	case TCP_BACKEND_FIN:
-		return (s32)idle > ESTABLISHED_TICKS;
-	case FLOW_CLAIMED:
-	case FLOW_UNREPLIED:
-		return (s32)idle > UNREPLIED_TICKS;
-	default:
-		return (s32)idle > TRANSITORY_TICKS;
-	}
+	return idle > flow_timeout(state) && state != FLOW_RESERVED;
 }
 
 /* NAT port (host order) -> offset in the pool; false where it is not in the pool. */
@@ -116,7 +121,7 @@ static __always_inline struct client_key client_key(const struct packet *pkt, __
 {
 	struct client_key key = {
 		.client = pkt->ip->source,
-		.service = SERVICE_ADDRESS,
+		.service = service_address(),
 		.client_port = pkt->ports->source,
 		.service_port = service_port,
 		.protocol = packet_protocol(pkt),
@@ -127,16 +132,20 @@ static __always_inline struct client_key client_key(const struct packet *pkt, __
 
 static __always_inline bool flow_is_of(const struct flow *flow, const struct client_key *key)
 {
-	return flow->client == key->client && flow->client_port == key->client_port &&
+	return address_is(flow->client, key->client) && flow->client_port == key->client_port &&
 	       (flow->service_port == key->service_port ||
 		(HAVE_RESERVATIONS && owner_state(flow->owner) == FLOW_RESERVED));
 }
 
-/* The client is where this packet of it came from: MAC address and interface, one word. */
-static __always_inline void flow_learn_client(struct flow *flow, const struct packet *pkt)
+/* Where @pkt came from: the MAC address of whom, and the interface; one word. */
+static __always_inline u64 packet_place(const struct packet *pkt)
 {
-	u64 place = mac_word(pkt->eth->source) | (u64)pkt->interface << 48;
+	return mac_word(pkt->eth->source) | (u64)pkt->interface << 48;
+}
 
+/* The client is at @place, where its last packet came from. */
+static __always_inline void flow_learn_client(struct flow *flow, u64 place)
+{
 	if (*(u64 *)flow->client_mac != place)
 		*(u64 *)flow->client_mac = place;
 }
@@ -183,7 +192,7 @@ static __always_inline bool flow_touch(const struct packet *pkt, struct flow *fl
 						    owner_renew(owner, state, pkt->now));
 		if (found == owner) {
 			if (from_client)
-				flow_learn_client(flow, pkt);
+				flow_learn_client(flow, packet_place(pkt));
 			return true;
 		}
 		if (owner_is_free(owner, pkt->now))
@@ -204,7 +213,7 @@ static __always_inline void flow_forget(const struct flow *flow, u64 owner, __be
 {
 	struct client_key key = {
 		.client = flow->client,
-		.service = SERVICE_ADDRESS,
+		.service = service_address(),
 		.client_port = flow->client_port,
 		.service_port = flow->service_port,
 		.protocol = owner_state(owner) >= TCP_OPENING ? PROTOCOL_TCP : PROTOCOL_UDP,
@@ -227,12 +236,17 @@ static __always_inline void flow_forget(const struct flow *flow, u64 owner, __be
 static __always_inline bool flow_probe(const struct backend *backend, u32 home, u32 now,
 				       u64 claimed, u32 *offset, u64 *owner)
 {
+	u64 chance = bpf_get_prandom_u32();
 	u32 count = backend->slot_count;
-	u32 start = (u64)bpf_get_prandom_u32() * count >> 32;
+	u32 start = chance * count >> 32;
 	u32 stride = count / PROBE_WINDOWS;
 
+	if (!count)
+		return false;
 	if (stride < PROBE_WINDOW)
 		stride = PROBE_WINDOW;
+	forget(count, chance);
+	forget(stride, chance);
 #pragma clang loop unroll(disable)
 	for (u32 step = 0; step < HOME_PLACES + PROBE_WINDOWS * PROBE_WINDOW; step++) {
 		u32 probe = step - HOME_PLACES;
@@ -240,12 +254,10 @@ static __always_inline bool flow_probe(const struct backend *backend, u32 home, 
 		struct flow *flow;
 		u32 index;
 
-		place = place >= count ? place - count : place;
-		place = place >= count ? place - count : place;
-		place = step < HOME_PLACES ? home + step : place;
+		place = (step < HOME_PLACES ? home + step : place) % count;
 		index = backend->slot_first + place;
 		flow = reverse_lookup.lookup(&index);
-		if (!flow || place >= count)
+		if (!flow)
 			continue;
 		*offset = place;
 		*owner = flow->owner;
@@ -288,21 +300,24 @@ static __always_inline struct flow *flow_claim(const struct backend *backend, u3
  * FORWARD and the port in @port; else the reason. Where another CPU opened the same
  * flow just now, that one counts and this record is given back.
  */
-static __always_inline enum verdict flow_open(const struct packet *pkt,
-					      const struct client_key *key,
+static __always_inline enum verdict flow_open(struct packet *pkt, const struct client_key *key,
 					      const struct backend *backend, u32 number, u32 hash,
 					      __be16 *port)
 {
 	struct client_value value = { .backend = number };
 	struct client_value *other;
+	u64 place = packet_place(pkt);
 	struct flow *flow = flow_claim(backend, number, hash, pkt->now, port);
+
+	if (!packet_refresh(pkt))
+		return DROP_MALFORMED;
 
 	if (!flow)
 		return DROP_NO_PORT;
 	flow->client = key->client;
 	flow->client_port = key->client_port;
 	flow->service_port = key->service_port;
-	flow_learn_client(flow, pkt);
+	flow_learn_client(flow, place);
 	value.nat_port = *port;
 	if (client_port.insert((struct client_key *)key, &value)) {
 		flow->owner = 0;

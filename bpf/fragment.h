@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Datagrams in fragments (RFC 791, RFC 4787 REQ-14). Only the first fragment says its
+ * Datagrams in fragments (RFC 791, RFC 8200 4.5, RFC 4787 REQ-14). Only the first fragment says its
  * ports; where it went is remembered for a few seconds, and the others follow. Nothing is
  * held back: a fragment that comes before the first one is not the balancer's.
  *
@@ -15,8 +15,8 @@ static __always_inline struct fragment_key fragment_key(const struct packet *pkt
 	struct fragment_key key = {
 		.source = pkt->ip->source,
 		.destination = pkt->ip->destination,
-		.id = pkt->ip->id,
-		.protocol = pkt->ip->protocol,
+		.id = pkt->id,
+		.protocol = FAMILY == 6 ? 0 : pkt->ip->protocol,
 	};
 
 	return key;
@@ -26,7 +26,7 @@ static __always_inline struct fragment_key fragment_key(const struct packet *pkt
  * An identification that no recent datagram had. Where other CPUs take one at the same
  * time, again and again, chance has to do.
  */
-static __always_inline __be16 fragment_new_id(void)
+static __always_inline datagram_id fragment_new_id(void)
 {
 	u32 zero = 0;
 	u64 *last = fragment_ids.lookup(&zero);
@@ -38,7 +38,7 @@ static __always_inline __be16 fragment_new_id(void)
 		u64 id = *last;
 
 		if (__sync_val_compare_and_swap(last, id, id + 1) == id)
-			return be16(id & 0xffff);
+			return datagram_id_of(id);
 	}
 	return bpf_get_prandom_u32();
 }
@@ -55,22 +55,20 @@ static __always_inline void fragment_remember(struct packet *pkt, enum verdict v
 		.backend = pkt->route.backend,
 		.id = fragment_new_id(),
 		.verdict = verdict,
+		.protocol = packet_protocol(pkt),
 	};
 
 	fragments.update(&key, &fragment);
 	rewrite_id(pkt, fragment.id);
 }
 
-/* The offset of @pkt in its datagram, in bytes. */
-static __always_inline u32 fragment_offset(const struct packet *pkt)
+/* Could @pkt be put over the ports or flags that the @first fragment has shown? (RFC 1858) */
+static __always_inline bool fragment_overlaps(const struct packet *pkt,
+					      const struct fragment *first)
 {
-	return (be16(pkt->ip->fragment) & IPV4_FRAGMENT_OFFSET) * 8;
-}
+	u32 offset = (pkt->fragment & FRAGMENT_OFFSET) * 8;
 
-/* Could @pkt be put over the ports or flags that the first fragment has shown? (RFC 1858) */
-static __always_inline bool fragment_overlaps(const struct packet *pkt)
-{
-	return packet_is_tcp(pkt) && fragment_offset(pkt) < sizeof(struct tcp_header);
+	return first->protocol == PROTOCOL_TCP && offset < sizeof(struct tcp_header);
 }
 
 /*
@@ -81,17 +79,19 @@ static __always_inline enum verdict fragment_follow(struct packet *pkt)
 {
 	struct fragment_key key = fragment_key(pkt);
 	struct fragment *first = fragments.lookup(&key);
-	bool is_last = !(pkt->ip->fragment & be16(IPV4_MORE_FRAGMENTS));
+	bool is_last = !(pkt->fragment & FRAGMENT_MORE);
 	enum verdict verdict;
 
 	if (!first || pkt->now - first->seen > FRAGMENT_TICKS)
 		return PASS_FRAGMENT;
-	if (fragment_overlaps(pkt) || (!is_last && pkt->room % 8))
+	if (fragment_overlaps(pkt, first) || (!is_last && pkt->room % 8))
 		return DROP_FRAGMENT;
 	if (pkt->ip->ttl <= 1)
 		return DROP_TTL;
 	if (!route_leave(pkt, first->interface))
 		return DROP_UNRESOLVED;
+	if (!route_fits(pkt))
+		return DROP_TOO_BIG;
 	pkt->route.destination_mac = first->mac;
 	pkt->route.destination = first->destination;
 	verdict = first->verdict;

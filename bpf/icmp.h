@@ -5,21 +5,24 @@
  * they know it. Only errors about live flows are touched; they neither refresh a flow nor
  * end it. All other ICMP is the kernel's.
  *
- * And one error of our own: time exceeded, so that traceroute sees the balancer.
+ * And errors of our own: time exceeded, so that traceroute sees the balancer, and packet too
+ * big, where one of its interfaces is the narrow place.
  */
 #ifndef XDPLB_ICMP_H
 #define XDPLB_ICMP_H
 
 /* The packet that an error quotes: its IP header, and the first 8 bytes behind it. */
 struct quote {
-	struct ipv4_header *ip;
+	struct ip_header *ip;
 	struct port_header *ports;
+	u32 header_length;
+	u8 protocol;
 };
 
 /* Who the quoted packet is from and to in the eyes of the one who sent it. */
 struct quote_names {
-	__be32 source;
-	__be32 destination;
+	address source;
+	address destination;
 	__be16 source_port;
 	__be16 destination_port;
 };
@@ -29,12 +32,6 @@ static __always_inline struct icmp_header *packet_icmp(const struct packet *pkt)
 	return (struct icmp_header *)pkt->ports;
 }
 
-static __always_inline bool icmp_is_error(u8 type)
-{
-	return type == ICMP_UNREACHABLE || type == ICMP_TIME_EXCEEDED ||
-	       type == ICMP_PARAMETER_PROBLEM;
-}
-
 /*
  * Find the packet that the error @pkt quotes. False where it is not one that the balancer
  * may have sent, or does not say its ports.
@@ -42,34 +39,27 @@ static __always_inline bool icmp_is_error(u8 type)
 static __always_inline bool quote_find(const struct packet *pkt, struct quote *quote)
 {
 	void *end = packet_end(pkt->ctx);
-	u32 header_length;
+	struct payload payload;
 
 	quote->ip = (void *)(packet_icmp(pkt) + 1);
-	if ((void *)(quote->ip + 1) > end)
+	if ((void *)(quote->ip + 1) > end || !ip_walk(pkt->ctx, quote->ip, &payload) ||
+	    !protocol_is_ours(payload.protocol) ||
+	    !address_is(quote->ip->source, service_address()) || payload.fragment & FRAGMENT_OFFSET)
 		return false;
-	header_length = (quote->ip->version_ihl & 0xf) * 4;
-	if (quote->ip->version_ihl >> 4 != 4 || header_length < sizeof(struct ipv4_header) ||
-	    !protocol_is_ours(quote->ip->protocol) ||
-	    quote->ip->source != (__be32)SERVICE_ADDRESS ||
-	    quote->ip->fragment & be16(IPV4_FRAGMENT_OFFSET))
-		return false;
-	quote->ports = (void *)quote->ip + header_length;
+	quote->ports = payload.start;
+	quote->protocol = payload.protocol;
+	quote->header_length = payload.start - (void *)quote->ip;
 	return (void *)(quote->ports + 2) <= end &&
-	       pkt->room >= sizeof(struct icmp_header) + header_length + 8;
+	       pkt->room >= sizeof(struct icmp_header) + quote->header_length + 8;
 }
 
-/*
- * Are the checksums of the error and of the quoted IP header right? (RFC 5508 REQ-3) An
- * error is at most 576 bytes long (RFC 1812 4.3.2.3); a much longer one is none.
- */
+/* Are the checksums of the error and of the quoted IP header right? (RFC 5508 REQ-3) */
 static __always_inline bool quote_is_sound(const struct packet *pkt, const struct quote *quote)
 {
-	u64 message = 0, header = 0;
+	u64 sum = icmp_pseudo(pkt->ip->source, pkt->ip->destination, pkt->room);
 
-	return csum_add_bytes(pkt->ctx, packet_icmp(pkt), pkt->room, ICMP_BLOCKS, &message) &&
-	       csum_fold(message) == 0xffff &&
-	       csum_add_words(pkt->ctx, quote->ip, quote->ip->version_ihl & 0xf, &header) &&
-	       csum_fold(header) == 0xffff;
+	return csum_add_bytes(pkt->ctx, packet_icmp(pkt), pkt->room, ICMP_BLOCKS, &sum) &&
+	       csum_fold(sum) == 0xffff && ip_is_sound(pkt->ctx, quote->ip);
 }
 
 /*
@@ -81,44 +71,42 @@ static __always_inline u16 *quote_check(const struct packet *pkt, const struct q
 	void *header = quote->ports;
 	struct tcp_header *tcp = header;
 	struct udp_header *udp = header;
-	u32 quoted = pkt->room - sizeof(struct icmp_header) - (quote->ip->version_ihl & 0xf) * 4;
+	u32 quoted = pkt->room - sizeof(struct icmp_header) - quote->header_length;
 
-	if (quote->ip->protocol == PROTOCOL_UDP)
+	if (quote->protocol == PROTOCOL_UDP)
 		return (void *)(udp + 1) <= packet_end(pkt->ctx) && udp->check ? &udp->check : NULL;
 	if (quoted < sizeof(struct tcp_header) || (void *)(tcp + 1) > packet_end(pkt->ctx))
 		return NULL;
 	return &tcp->check;
 }
 
-/* Give the quoted packet its @names, and mend the three checksums that notice. */
-static __always_inline void quote_rename(const struct packet *pkt, const struct quote *quote,
-					 const struct quote_names *names)
+/* Give the quoted packet its @names, mend its checksums; returns what that adds to a sum. */
+static __always_inline u64 quote_rename(const struct packet *pkt, const struct quote *quote,
+					const struct quote_names *names)
 {
-	struct icmp_header *icmp = packet_icmp(pkt);
-	struct ipv4_header *ip = quote->ip;
+	struct ip_header *ip = quote->ip;
 	struct port_header *ports = quote->ports;
-	u64 addresses = csum_diff32(ip->source, names->source) +
-			csum_diff32(ip->destination, names->destination);
-	u64 diff = addresses + csum_diff16(ports->source, names->source_port) +
+	u64 addresses = address_diff(ip->source, names->source) +
+			address_diff(ip->destination, names->destination);
+	u64 diff = csum_diff16(ports->source, names->source_port) +
 		   csum_diff16(ports->destination, names->destination_port);
 	u16 *check = quote_check(pkt, quote);
-	u16 before = ip->check;
 	u64 total = diff;
 
-	ip->check = csum_apply(ip->check, addresses);
-	total += csum_diff16(before, ip->check);
+	total += ip_mend_quote(ip, addresses);
 	ip->source = names->source;
 	ip->destination = names->destination;
 	ports->source = names->source_port;
 	ports->destination = names->destination_port;
 	if (check) {
-		before = *check;
-		*check = csum_apply(before, diff);
-		if (!*check && ip->protocol == PROTOCOL_UDP)
+		u16 before = *check;
+
+		*check = csum_apply(before, addresses + diff);
+		if (!*check && quote->protocol == PROTOCOL_UDP)
 			*check = 0xffff;
 		total += csum_diff16(before, *check);
 	}
-	icmp->check = csum_apply(icmp->check, total);
+	return total;
 }
 
 /*
@@ -132,7 +120,7 @@ error_about_request(struct packet *pkt, const struct quote *quote, struct quote_
 		.address = quote->ip->destination,
 		.port = quote->ports->destination,
 		.nat_port = quote->ports->source,
-		.protocol = quote->ip->protocol,
+		.protocol = quote->protocol,
 	};
 	struct route *route = &pkt->route;
 	struct flow *flow;
@@ -143,12 +131,12 @@ error_about_request(struct packet *pkt, const struct quote *quote, struct quote_
 		return CONTINUE;
 	names->source = flow->client;
 	names->source_port = flow->client_port;
-	names->destination = SERVICE_ADDRESS;
+	names->destination = service_address();
 	route->destination = flow->client;
 	route->destination_mac = mac_word(flow->client_mac);
 	if (!route->destination_mac || !route_leave(pkt, flow->interface))
 		return DROP_UNRESOLVED;
-	return RETURN_ERROR;
+	return route_fits(pkt) ? RETURN_ERROR : DROP_TOO_BIG;
 }
 
 /*
@@ -160,10 +148,10 @@ error_about_answer(struct packet *pkt, const struct quote *quote, struct quote_n
 {
 	struct client_key key = {
 		.client = quote->ip->destination,
-		.service = SERVICE_ADDRESS,
+		.service = service_address(),
 		.client_port = quote->ports->destination,
 		.service_port = quote->ports->source,
-		.protocol = quote->ip->protocol,
+		.protocol = quote->protocol,
 	};
 	struct client_value *value = client_port.lookup(&key);
 	struct route *route = &pkt->route;
@@ -181,13 +169,13 @@ error_about_answer(struct packet *pkt, const struct quote *quote, struct quote_n
 		return CONTINUE;
 	names->source = path.backend->address;
 	names->source_port = path.backend->port ?: quote->ports->source;
-	names->destination = SERVICE_ADDRESS;
+	names->destination = service_address();
 	names->destination_port = path.nat_port;
 	route->destination = path.backend->address;
 	route->destination_mac = path.backend->mac;
 	if (!route->destination_mac || !route_leave(pkt, path.backend->interface))
 		return DROP_UNRESOLVED;
-	return FORWARD_ERROR;
+	return route_fits(pkt) ? FORWARD_ERROR : DROP_TOO_BIG;
 }
 
 /*
@@ -212,8 +200,11 @@ static __always_inline enum verdict translate_error(struct packet *pkt)
 	if (pkt->ip->ttl <= 1)
 		return DROP_TTL;
 	if (verdict == RETURN_ERROR || verdict == FORWARD_ERROR) {
-		quote_rename(pkt, &quote, &names);
-		rewrite_ip(pkt);
+		struct icmp_header *icmp = packet_icmp(pkt);
+		u64 diff = quote_rename(pkt, &quote, &names);
+
+		diff += icmp_pseudo_diff(rewrite_ip(pkt));
+		icmp->check = csum_apply(icmp->check, diff);
 	}
 	return verdict;
 }
@@ -233,65 +224,68 @@ static __always_inline bool reply_allowed(u32 now)
 	return limit->sent++ < REPLIES_PER_TICK;
 }
 
+/* Say @reason in @icmp: that the time has run out, or that the way on takes only @mtu bytes. */
+static __always_inline void reply_reason(struct icmp_header *icmp, enum verdict reason, u32 mtu)
+{
+	icmp->check = 0;
+	if (reason == DROP_TOO_BIG) {
+		icmp_too_big(icmp, mtu);
+		return;
+	}
+	icmp->type = ICMP_TIME_EXCEEDED;
+	icmp->code = 0;
+	icmp->rest = 0;
+}
+
 /*
- * Turn @pkt, whose TTL has run out, into ICMP time exceeded to its sender, which quotes its
- * IP header and 8 bytes more (RFC 792, RFC 1812 4.3.2). The pointers in @pkt lead nowhere
- * afterwards. REPLY_TTL, or DROP_TTL where nothing can be answered.
+ * Turn @pkt, which must not go on for @reason, DROP_TTL or DROP_TOO_BIG, into an ICMP error to
+ * its sender, which quotes the head of it (RFC 792, RFC 1191, RFC 1812 4.3.2, RFC 4443). The
+ * pointers in @pkt lead nowhere afterwards. REPLY_TTL or REPLY_TOO_BIG, or @reason where
+ * nothing can be answered.
  */
-static __always_inline enum verdict reply_expired(struct packet *pkt)
+static __always_inline enum verdict reply_error(struct packet *pkt, enum verdict reason)
 {
 	u32 header_length = (void *)pkt->ports - (void *)pkt->ip;
+	u32 quoted = icmp_quotes(pkt->ip_length, header_length);
 	u64 source_mac = mac_word(pkt->eth->destination);
 	u64 destination_mac = mac_word(pkt->eth->source);
-	__be32 sender = pkt->ip->source;
+	u32 length = sizeof(struct icmp_header) + quoted;
+	address sender = pkt->ip->source;
 	struct xdp_md *ctx = pkt->ctx;
+	u32 mtu = pkt->route.mtu;
 	struct icmp_header *icmp;
-	struct ipv4_header *ip;
-	u64 sum = 0;
+	struct ip_header *ip;
 	int excess;
 	void *data;
-	u32 length;
+	u64 sum;
 
+	if (reason == DROP_TOO_BIG && ip_may_fragment(pkt->ip))
+		return reason;
 	if (!source_is_sane(sender) || !reply_allowed(pkt->now) ||
 	    !route_leave(pkt, pkt->interface))
-		return DROP_TTL;
-	length = sizeof(struct icmp_header) + header_length + 8;
-	excess = (int)((void *)(long)ctx->data_end - (void *)pkt->ports) - 8;
+		return reason;
+	excess = (int)((void *)(long)ctx->data_end - (void *)pkt->ip) - quoted;
 	if (bpf_xdp_adjust_head(ctx, -(int)(sizeof(*ip) + sizeof(*icmp))) ||
 	    bpf_xdp_adjust_tail(ctx, -excess))
-		return DROP_TTL;
+		return reason;
 	opaque(ctx);
 	data = (void *)(long)ctx->data;
 	ip = data + sizeof(struct eth_header);
 	icmp = (void *)(ip + 1);
 	if ((void *)(icmp + 1) > packet_end(ctx))
-		return DROP_TTL;
+		return reason;
 	pkt->eth = data;
 	pkt->route.source_mac = source_mac;
 	pkt->route.destination_mac = destination_mac;
 	rewrite_eth(pkt);
-	pkt->eth->type = be16(ETHERTYPE_IPV4);
-	ip->version_ihl = 0x45;
-	ip->tos = 0;
-	ip->total_length = be16(sizeof(*ip) + length);
-	ip->id = 0;
-	ip->fragment = be16(IPV4_DONT_FRAGMENT);
-	ip->ttl = 64;
-	ip->protocol = PROTOCOL_ICMP;
-	ip->check = 0;
-	ip->source = SERVICE_ADDRESS;
-	ip->destination = sender;
-	csum_add_words(ctx, ip, sizeof(*ip) / 4, &sum);
-	ip->check = ~csum_fold(sum);
-	icmp->type = ICMP_TIME_EXCEEDED;
-	icmp->code = 0;
-	icmp->check = 0;
-	icmp->rest = 0;
-	sum = 0;
-	if (!csum_add_words(ctx, icmp, length / 4, &sum))
-		return DROP_TTL;
+	pkt->eth->type = be16(ETHERTYPE_IP);
+	ip_compose(ctx, ip, length, sender);
+	reply_reason(icmp, reason, mtu);
+	sum = icmp_pseudo(service_address(), sender, length);
+	if (!csum_add_bytes(ctx, icmp, length, ICMP_BLOCKS, &sum))
+		return reason;
 	icmp->check = ~csum_fold(sum);
-	return REPLY_TTL;
+	return reason == DROP_TTL ? REPLY_TTL : REPLY_TOO_BIG;
 }
 
 #endif

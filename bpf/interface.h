@@ -42,7 +42,17 @@ static __always_inline bool route_leave(struct packet *pkt, u32 slot)
 	route->source_mac = interface->mac;
 	route->ifindex = interface->ifindex;
 	route->redirect = interface->redirect;
+	route->mtu = interface->mtu;
 	return true;
+}
+
+/*
+ * Is the way on of @pkt, by its route, wide enough for it? By the interface that it came in
+ * by, it is.
+ */
+static __always_inline bool route_fits(const struct packet *pkt)
+{
+	return INTERFACE_COUNT == 1 || pkt->ip_length <= pkt->route.mtu;
 }
 
 /*

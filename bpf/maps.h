@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Every map. The sizes here only satisfy the compiler: Python creates the maps, with
+ * Every map; IPv4 and IPv6 each have their own of all but interfaces, reply_limits and
+ * verdicts. The sizes here only satisfy the compiler: Python creates the maps, with
  * the sizes that `up` was asked for, and puts them in place of these.
  */
 #ifndef XDPLB_MAPS_H
@@ -25,7 +26,7 @@ BPF_TABLE("array", u32, struct flow, reverse_lookup, 1);
 BPF_TABLE("array", u32, struct address_bucket, backend_ports, 1);
 
 /* Next hop address -> the first backend behind it. Written by Python. */
-BPF_TABLE("hash", __be32, u32, next_hops, 1);
+BPF_TABLE("hash", address, u32, next_hops, 1);
 
 /* Service number -> which Maglev table counts. Written by Python. */
 BPF_TABLE("array", u32, struct service, services, 1);
@@ -45,7 +46,7 @@ BPF_TABLE("array", u32, struct interface, interfaces, 1);
  */
 BPF_TABLE("lru_hash", struct fragment_key, struct fragment, fragments, 1);
 
-/* The IPv4 identification of the last datagram that left in fragments, in the one element. */
+/* The identification of the last datagram that left in fragments, in the one element. */
 BPF_TABLE("array", u32, u64, fragment_ids, 1);
 
 /* What was answered with ICMP errors of our own. Written by the program. */

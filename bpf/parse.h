@@ -12,54 +12,77 @@ static __always_inline bool protocol_is_ours(u8 protocol)
 	return (HAVE_UDP && protocol == PROTOCOL_UDP) || (HAVE_TCP && protocol == PROTOCOL_TCP);
 }
 
+/* Let the verifier walk on once, and not once for each interface and kind of fragment. */
+static __always_inline void packet_blur(struct packet *pkt)
+{
+	u64 noise = mac_word(pkt->eth->source);
+	u64 is_fragment = pkt->is_fragment, interface = pkt->interface;
+
+	if (INTERFACE_COUNT > 1) {
+		forget(interface, noise);
+		pkt->interface = interface;
+	}
+	forget(is_fragment, noise);
+	pkt->is_fragment = is_fragment & 1;
+}
+
 /*
  * Check the headers of the packet at @ctx and fill @pkt.
  *
  * CONTINUE for a packet to the service address with its ports, or its ICMP header, in
- * reach, and for a fragment without them; else a PASS verdict. ARP is learned from on the way.
+ * reach, and for a fragment without them; else a PASS verdict. What tells the MAC address
+ * of a next hop is learned from on the way.
  */
 static __always_inline enum verdict parse_packet(struct packet *pkt)
 {
 	void *data = (void *)(long)pkt->ctx->data;
 	void *end = (void *)(long)pkt->ctx->data_end;
 	struct interface *interface;
+	struct payload payload;
 	u32 header_length;
 
 	pkt->eth = data;
 	pkt->ip = data + sizeof(struct eth_header);
 	if ((void *)(pkt->ip + 1) > end)
 		return PASS_NOT_OURS;
-	if (pkt->eth->type == be16(ETHERTYPE_ARP)) {
+	if (neighbour_speaks(pkt)) {
 		neighbour_learn(pkt);
 		return PASS_NOT_OURS;
 	}
-	pkt->is_tcp = pkt->ip->protocol == PROTOCOL_TCP;
-	pkt->is_icmp = pkt->ip->protocol == PROTOCOL_ICMP;
-	if (pkt->eth->type != be16(ETHERTYPE_IPV4) ||
-	    (!protocol_is_ours(pkt->ip->protocol) && !pkt->is_icmp) ||
-	    pkt->ip->destination != (__be32)SERVICE_ADDRESS)
+	if (pkt->eth->type != be16(ETHERTYPE_IP) ||
+	    !address_is(pkt->ip->destination, service_address()) ||
+	    !ip_walk(pkt->ctx, pkt->ip, &payload))
+		return PASS_NOT_OURS;
+	pkt->is_tcp = payload.protocol == PROTOCOL_TCP;
+	opaque(pkt->is_tcp);
+	pkt->is_icmp = payload.protocol == PROTOCOL_ICMP;
+	pkt->is_tail = payload.fragment & FRAGMENT_OFFSET;
+	if (!protocol_is_ours(payload.protocol) && !pkt->is_icmp && !(FAMILY == 6 && pkt->is_tail))
 		return PASS_NOT_OURS;
 
 	interface = packet_interface(pkt);
 	if (!interface || mac_word(pkt->eth->destination) != interface->mac)
 		return PASS_NOT_OURS;
 
-	header_length = (pkt->ip->version_ihl & 0xf) * 4;
-	pkt->ip_length = be16(pkt->ip->total_length);
-	if (pkt->ip->version_ihl >> 4 != 4 || header_length < sizeof(struct ipv4_header) ||
-	    pkt->ip_length < header_length || (void *)pkt->ip + pkt->ip_length > end)
+	header_length = payload.start - (void *)pkt->ip;
+	pkt->ip_length = ip_length(pkt->ip);
+	if (pkt->ip_length < header_length || (void *)pkt->ip + pkt->ip_length > end)
 		return PASS_NOT_OURS;
-	pkt->ports = (void *)pkt->ip + header_length;
+	pkt->ports = payload.start;
 	pkt->room = pkt->ip_length - header_length;
 	pkt->now = bpf_jiffies64() * JIFFY_SCALE >> JIFFY_SHIFT;
-	pkt->is_tail = pkt->ip->fragment & be16(IPV4_FRAGMENT_OFFSET);
+	pkt->fragment = payload.fragment;
+	pkt->id = payload.id;
+	pkt->id_at = payload.id_at;
 	if (pkt->is_tail)
 		return CONTINUE;
 	if ((void *)(packet_udp(pkt) + 1) > end || pkt->room < sizeof(struct udp_header))
 		return PASS_NOT_OURS;
 	if (packet_is_tcp(pkt) && (!packet_tcp(pkt) || pkt->room < sizeof(struct tcp_header)))
 		return PASS_NOT_OURS;
-	pkt->is_fragment = pkt->ip->fragment & be16(IPV4_MORE_FRAGMENTS);
+	pkt->is_fragment = pkt->fragment & FRAGMENT_MORE;
+	packet_blur(pkt);
+	pkt->length = 0;
 	return CONTINUE;
 }
 
@@ -92,8 +115,11 @@ static __always_inline enum verdict packet_check(struct packet *pkt)
 		return DROP_FRAGMENT;
 	if (!packet_measure(pkt))
 		return DROP_MALFORMED;
+	if (!packet_is_tcp(pkt) && FAMILY == 6 && !packet_udp(pkt)->check)
+		return DROP_CHECKSUM;
 	if (pkt->ip->ttl <= 1)
 		return DROP_TTL;
+	packet_blur(pkt);
 	return CONTINUE;
 }
 

@@ -103,40 +103,28 @@ static __always_inline bool request_indexed(const struct packet *pkt, struct cli
 /* Does a socket of the host wait for @pkt? */
 static __always_inline bool host_wants(const struct packet *pkt)
 {
-	struct bpf_sock_tuple tuple = {
-		.ipv4.saddr = pkt->ip->source,
-		.ipv4.daddr = pkt->ip->destination,
-		.ipv4.sport = pkt->ports->source,
-		.ipv4.dport = pkt->ports->destination,
-	};
+	/* As in struct bpf_sock_tuple, which has this shape for both families. */
+	struct {
+		address source;
+		address destination;
+		struct port_header ports;
+	} tuple = { pkt->ip->source, pkt->ip->destination, *pkt->ports };
+	u32 size = sizeof(address) * 2 + sizeof(struct port_header);
 	struct bpf_sock *sock;
 
 	if (packet_is_tcp(pkt))
-		sock = bpf_sk_lookup_tcp(pkt->ctx, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS,
-					 0);
+		sock = bpf_sk_lookup_tcp(pkt->ctx, (void *)&tuple, size, BPF_F_CURRENT_NETNS, 0);
 	else
-		sock = bpf_sk_lookup_udp(pkt->ctx, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS,
-					 0);
+		sock = bpf_sk_lookup_udp(pkt->ctx, (void *)&tuple, size, BPF_F_CURRENT_NETNS, 0);
 	if (!sock)
 		return false;
 	bpf_sk_release(sock);
 	return true;
 }
 
-/*
- * Is @source an address that an answer could be sent to? Not 0/8, loopback, multicast
- * and above (RFC 1122 3.2.1.3), nor the service itself.
- */
-static __always_inline bool source_is_sane(__be32 source)
-{
-	u8 first = *(u8 *)&source;
-
-	return first != 0 && first != 127 && first < 224 && source != (__be32)SERVICE_ADDRESS;
-}
-
 /* Open the flow of @key, with @hash, by @path. FORWARD, or a DROP. */
-static __always_inline enum verdict
-request_open(const struct packet *pkt, const struct client_key *key, u32 hash, struct path *path)
+static __always_inline enum verdict request_open(struct packet *pkt, const struct client_key *key,
+						 u32 hash, struct path *path)
 {
 	if (!source_is_sane(pkt->ip->source))
 		return DROP_MARTIAN;
@@ -193,6 +181,8 @@ static __always_inline enum verdict request_backend(struct packet *pkt)
 	route->destination_mac = path.backend->mac;
 	if (!route->destination_mac || !route_leave(pkt, path.backend->interface))
 		return DROP_UNRESOLVED;
+	if (!route_fits(pkt))
+		return DROP_TOO_BIG;
 	route->destination = path.backend->address;
 	route->source_port = path.nat_port;
 	route->backend = path.number;

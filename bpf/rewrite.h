@@ -59,8 +59,8 @@ static __always_inline void rewrite_eth(struct packet *pkt)
  * Send @pkt by its route, from the service.
  *
  * It came to the service's address and leaves from it, so of the addresses only the old
- * source and the new destination count in a checksum. A TTL less by 1 makes its word less
- * by 1: 0xfffe in one's complement. The checksum of UDP and TCP covers addresses and ports.
+ * source and the new destination count in a checksum. That of UDP and TCP covers addresses
+ * and ports.
  * A UDP checksum of 0 means that the sender computed none, and stays; a computed one that
  * lands on 0 goes out as 0xffff (RFC 768). A wrong one stays wrong by as much, so that the
  * receiver notices.
@@ -68,17 +68,16 @@ static __always_inline void rewrite_eth(struct packet *pkt)
 static __always_inline void rewrite_checked(struct packet *pkt, u16 *check, bool is_tcp)
 {
 	const struct route *route = &pkt->route;
-	struct ipv4_header *ip = pkt->ip;
+	struct ip_header *ip = pkt->ip;
 	struct port_header *ports = pkt->ports;
 	bool is_partial = csum_is_partial(pkt, *check);
-	u64 addresses = csum_diff32(ip->source, route->destination);
+	u64 addresses = address_diff(ip->source, route->destination);
 	u64 diff = addresses + csum_diff16(ports->source, route->source_port) +
 		   csum_diff16(ports->destination, route->destination_port);
 
 	rewrite_eth(pkt);
-	ip->ttl--;
-	ip->check = csum_apply(ip->check, addresses + 0xfffe);
-	ip->source = SERVICE_ADDRESS;
+	ip_hop(ip, addresses);
+	ip->source = service_address();
 	ip->destination = route->destination;
 	ports->source = route->source_port;
 	ports->destination = route->destination_port;
@@ -97,27 +96,27 @@ static __always_inline void rewrite_checked(struct packet *pkt, u16 *check, bool
 		*check = 0xffff;
 }
 
-/* Send @pkt by its route where nothing behind the IP header names addresses or ports. */
-static __always_inline void rewrite_ip(struct packet *pkt)
+/*
+ * Send @pkt by its route where nothing behind the IP header names addresses or ports. Returns
+ * what the new addresses add to a sum.
+ */
+static __always_inline u64 rewrite_ip(struct packet *pkt)
 {
-	struct ipv4_header *ip = pkt->ip;
-	u64 diff = csum_diff32(ip->source, SERVICE_ADDRESS) +
-		   csum_diff32(ip->destination, pkt->route.destination);
+	struct ip_header *ip = pkt->ip;
+	u64 diff = address_diff(ip->source, service_address()) +
+		   address_diff(ip->destination, pkt->route.destination);
 
 	rewrite_eth(pkt);
-	ip->ttl--;
-	ip->check = csum_apply(ip->check, diff + 0xfffe);
-	ip->source = SERVICE_ADDRESS;
+	ip_hop(ip, diff);
+	ip->source = service_address();
 	ip->destination = pkt->route.destination;
+	return diff;
 }
 
-/* Give @pkt another IPv4 identification. */
-static __always_inline void rewrite_id(struct packet *pkt, __be16 id)
+/* Give @pkt, a fragment, another identification. */
+static __always_inline void rewrite_id(struct packet *pkt, datagram_id id)
 {
-	struct ipv4_header *ip = pkt->ip;
-
-	ip->check = csum_apply(ip->check, csum_diff16(ip->id, id));
-	ip->id = id;
+	ip_set_id(pkt->ctx, pkt->ip, pkt->id_at, id);
 }
 
 /* The two cases apart, since the verifier has to see which checksum stands where. */

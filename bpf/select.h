@@ -13,19 +13,6 @@ static __always_inline bool service_has_port(u32 port)
 #undef RANGE
 }
 
-/*
- * A keyed hash: multiply, fold, multiply, with two secret 64-bit keys. It only has to
- * spread, and to be out of reach for somebody who picks addresses to hit one backend.
- * xdplb/selection.py computes the same.
- */
-static __always_inline u64 hash_word(u64 hash, u64 word)
-{
-	hash = (hash ^ word) * 0x9e3779b97f4a7c15ULL;
-	hash ^= hash >> 32;
-	hash *= HASH_KEY_1 | 1ULL;
-	return hash ^ (hash >> 29);
-}
-
 /* Ports and protocol of @pkt, as they are hashed. */
 static __always_inline u64 ports_word(const struct packet *pkt)
 {
@@ -36,8 +23,8 @@ static __always_inline u64 ports_word(const struct packet *pkt)
 /* The hash that chooses a backend, by its upper half. */
 static __always_inline u64 hash_packet(const struct packet *pkt)
 {
-	u64 destination = SERVICE_HASH == HASH_SRC ? 0 : pkt->ip->destination;
-	u64 hash = hash_word(HASH_KEY_0, (u64)pkt->ip->source << 32 | destination);
+	u64 hash = SERVICE_HASH == HASH_SRC ? hash_source(pkt->ip->source)
+					    : hash_addresses(pkt->ip->source, pkt->ip->destination);
 
 	if (SERVICE_HASH == HASH_5_TUPLE)
 		hash = hash_word(hash, ports_word(pkt));

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * Keys and values of the maps. Here is their only definition; xdplb/wire.py has
- * the same layouts for Python, and a test compares the two.
+ * the same layouts for Python, and a test compares the two. Records with addresses are
+ * longer for IPv6; where they are read per packet, none crosses a cache line for nothing.
  *
- * __be16 and __be32 are in network order, everything else in the host's.
+ * Addresses, __be16 and __be32 are in network order, everything else in the host's.
  */
 #ifndef XDPLB_TYPES_H
 #define XDPLB_TYPES_H
@@ -19,6 +20,10 @@ enum backend_state {
 	BACKEND_DOWN,
 };
 
+/* Bytes to fill a record up with: as many for IPv4, as many for IPv6. */
+#define RESERVED(ipv4, ipv6) u8 reserved[FAMILY == 6 ? ipv6 : ipv4]
+#define SIZE_IS(type, ipv4, ipv6) _Static_assert(sizeof(type) == (FAMILY == 6 ? ipv6 : ipv4), #type)
+
 /*
  * One server, by its number, one cache line.
  *
@@ -31,35 +36,35 @@ enum backend_state {
  */
 struct backend {
 	u64 mac;
-	__be32 address;
+	address address;
+	u32 slot_first;
+	u32 slot_count;
+	u16 interface;
 	__be16 port;
 	u8 state;
 	u8 generation;
-	u32 slot_first;
-	u32 slot_count;
-	u32 ifindex;
-	u16 interface;
-	u16 weight;
-	__be32 next_hop;
-	u16 next_neighbour;
-	u8 mac_is_fixed;
 	u8 protocol;
-	u8 reserved[24];
+	u8 mac_is_fixed;
+	u16 weight;
+	u16 next_neighbour;
+	u32 reserved_word;
+	address next_hop;
+	RESERVED(24, 0);
 };
 
-_Static_assert(sizeof(struct backend) == 64, "struct backend");
+SIZE_IS(struct backend, 64, 64);
 
 /* What a client's datagram says of its flow. A reservation leaves service_port 0: any. */
 struct client_key {
-	__be32 client;
-	__be32 service;
+	address client;
+	address service;
 	__be16 client_port;
 	__be16 service_port;
 	u8 protocol;
 	u8 reserved[3];
 };
 
-_Static_assert(sizeof(struct client_key) == 16, "struct client_key");
+SIZE_IS(struct client_key, 16, 40);
 
 /* Where the flow went; its record in reverse_lookup knows the rest. */
 struct client_value {
@@ -68,7 +73,7 @@ struct client_value {
 	u8 reserved[4];
 };
 
-_Static_assert(sizeof(struct client_value) == 8, "struct client_value");
+SIZE_IS(struct client_value, 8, 8);
 
 /*
  * The state of a record in reverse_lookup, in the owner word. Those of TCP say what the
@@ -96,20 +101,19 @@ enum flow_state {
  * @owner is the one word that claims, refreshes and frees the record, always by
  * compare-and-swap: last_seen tick (32 bits), backend (16), state (8), generation
  * (8), from the low end up. Everything below it belongs to whoever set it.
- * @interface is where the client was last seen, and @client_mac who brought it. No
- * record crosses a cache line.
+ * @interface is where the client was last seen, and @client_mac who brought it.
  */
 struct flow {
 	u64 owner;
-	__be32 client;
-	__be16 client_port;
-	__be16 service_port;
 	u8 client_mac[6];
 	u16 interface;
-	u8 reserved[8];
+	address client;
+	__be16 client_port;
+	__be16 service_port;
+	RESERVED(8, 28);
 };
 
-_Static_assert(sizeof(struct flow) == 32, "struct flow");
+SIZE_IS(struct flow, 32, 64);
 
 /* The part of reverse_lookup that answers from one backend address fall into. */
 struct slot_range {
@@ -120,19 +124,19 @@ struct slot_range {
 #define BUCKET_SIZE 4
 
 /*
- * Backend addresses with the same hash, each with its protocol, one cache line; an empty
- * place is 0. Where one bucket has no place left, @continues is set and the next bucket
+ * Backend addresses with the same hash, each with its protocol, in whole cache lines; an
+ * empty place is 0. Where one bucket has no place left, @continues is set and the next bucket
  * has the others.
  */
 struct address_bucket {
-	__be32 address[BUCKET_SIZE];
+	address address[BUCKET_SIZE];
 	struct slot_range slots[BUCKET_SIZE];
 	u8 protocol[BUCKET_SIZE];
 	u32 continues;
-	u8 reserved[8];
+	RESERVED(8, 24);
 };
 
-_Static_assert(sizeof(struct address_bucket) == 64, "struct address_bucket");
+SIZE_IS(struct address_bucket, 64, 128);
 
 /* The numbers of the services. */
 #define SERVICE_UDP 0
@@ -151,20 +155,22 @@ struct interface {
 	u64 mac;
 	u32 ifindex;
 	u32 redirect; /* leave by bpf_redirect() even where the packet came in here */
+	u32 mtu;      /* bytes of an IP packet */
+	u32 reserved;
 };
 
-_Static_assert(sizeof(struct interface) == 16, "struct interface");
+_Static_assert(sizeof(struct interface) == 24, "struct interface");
 
-/* What all fragments of a datagram have in common (RFC 791). */
+/* What all fragments of a datagram have in common (RFC 791, RFC 8200); IPv6 names no protocol. */
 struct fragment_key {
-	__be32 source;
-	__be32 destination;
-	__be16 id;
+	address source;
+	address destination;
+	datagram_id id;
 	u8 protocol;
-	u8 reserved;
+	RESERVED(1, 3);
 };
 
-_Static_assert(sizeof(struct fragment_key) == 12, "struct fragment_key");
+SIZE_IS(struct fragment_key, 12, 40);
 
 /*
  * Where the first fragment of a datagram went, for the others, which do not say their
@@ -172,16 +178,17 @@ _Static_assert(sizeof(struct fragment_key) == 12, "struct fragment_key");
  */
 struct fragment {
 	u64 mac;
-	__be32 destination;
-	__be16 id;
-	u16 interface;
+	address destination;
 	u32 seen;
+	datagram_id id;
+	u16 interface;
 	u16 backend;
 	u8 verdict;
-	u8 reserved;
+	u8 protocol;
+	RESERVED(0, 2);
 };
 
-_Static_assert(sizeof(struct fragment) == 24, "struct fragment");
+SIZE_IS(struct fragment, 24, 40);
 
 /* Per CPU: how many ICMP errors were sent in the tick. */
 struct reply_limit {

@@ -13,13 +13,19 @@ static __always_inline int finish(enum verdict verdict)
 	return verdict < DROP_MALFORMED ? XDP_PASS : XDP_DROP;
 }
 
-/* The part of the walk for what is rare: ICMP, fragments, packets whose time has run out. */
+/* Is the sender of a packet with @verdict to hear of it? */
+static __always_inline bool verdict_is_answered(enum verdict verdict)
+{
+	return verdict == DROP_TTL || (INTERFACE_COUNT > 1 && verdict == DROP_TOO_BIG);
+}
+
+/* The part of the walk for what is rare: ICMP, fragments, packets that cannot go on. */
 static __always_inline int walk_rare(struct packet *pkt, enum verdict verdict)
 {
 	int action;
 
-	if (verdict == DROP_TTL)
-		verdict = reply_expired(pkt);
+	if (verdict_is_answered(verdict))
+		verdict = reply_error(pkt, verdict);
 	else if (pkt->is_tail)
 		verdict = fragment_follow(pkt);
 	else
@@ -44,7 +50,7 @@ int xdplb(struct xdp_md *ctx)
 	verdict = answer_client(&pkt);
 	if (verdict == CONTINUE)
 		verdict = request_backend(&pkt);
-	if (verdict == DROP_TTL)
+	if (verdict_is_answered(verdict))
 		return walk_rare(&pkt, verdict);
 	action = finish(verdict);
 	if (action != XDP_TX)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from functools import cache
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
-from packets import CLIENT, OUR_MAC, SERVICE, backend_mac, readdressed, udp
+from packets import CLIENT, CLIENT6, OUR_MAC, SERVICE_OF, backend_mac, readdressed, udp
 
 from xdplb import source, wire
 from xdplb.kernel import clock, libbpf, program, reservations, tables
 from xdplb.kernel.closing import Closing
 from xdplb.kernel.compiler import Compiler, ObjectCode
-from xdplb.model import Backend, Endpoint, Mode, PortRange, Protocol, Request, Reservation
+from xdplb.model import IPV4, Backend, Endpoint, Mode, PortRange, Protocol, Request, Reservation
 from xdplb.plan import Facts, Hop, Plan, Port, constants, make_plan
 
 if TYPE_CHECKING:
@@ -36,24 +36,25 @@ class Result:
 
 
 @cache
-def _compiled(flags: tuple[str, ...]) -> ObjectCode:
+def _compiled(version: int, flags: tuple[str, ...]) -> ObjectCode:
     with Compiler(source.headers()) as compiler:
         every = ["-Wall", "-Werror", clock.flag(), *flags]
-        return compiler.compile(source.text(), every, source.FUNCTION)
+        return compiler.compile(source.text(version), every, source.FUNCTION)
 
 
 def make_request(*backends: str, **options: Any) -> Request:
     """A request for backends written ``ADDR`` or ``ADDR:PORT``."""
     items = []
     for text in backends or ("172.11.0.20", "172.11.0.21"):
-        address, _, port = text.partition(":")
-        items.append(Backend(IPv4Address(address), int(port) if port else None))
+        address, _, port = text.strip("[").partition("]:" if "[" in text else ":")
+        address, port = (text, "") if text.count(":") > 1 and "[" not in text else (address, port)
+        items.append(Backend(ip_address(address), int(port) if port else None))
     return Request(interfaces=("lo",), backends=tuple(items), **options)
 
 
 def reservation(client: str, port: int, nat_port: int) -> Reservation:
     """A reserved mapping."""
-    return Reservation(Endpoint(IPv4Address(client), port), nat_port)
+    return Reservation(Endpoint(ip_address(client), port), nat_port)
 
 
 class Loaded(Closing):
@@ -70,7 +71,7 @@ class Loaded(Closing):
         self.flags = facts.pop("flags", ())
         hops = {item.address: Hop(item.address, 0) for item in request.backends}
         known = Facts(
-            service=request.service or IPv4Address(SERVICE),
+            service=next(iter(request.services), ip_address(SERVICE_OF[request.versions[0]])),
             ports=ports,
             hops={**hops, **facts.pop("hops", {})},
             ephemeral=EPHEMERAL,
@@ -78,11 +79,14 @@ class Loaded(Closing):
             **facts,
         )
         self.plan = self._with_macs(make_plan(request, known))
-        code = _compiled((*constants(self.plan, shares_ports=shares_ports), *self.flags))
-        self.maps: Descriptors = tables.create(self.plan, code, None)
+        self.version = self.plan.version
+        flags = (*constants(self.plan, shares_ports=shares_ports), *self.flags)
+        code = {self.version: _compiled(self.version, flags)}
+        self._every: Descriptors = tables.create([self.plan], code, None)
+        self.maps = self._every.of(self.version)
         tables.fill(self.maps, self.plan)
-        reservations.reserve(self.maps, self.plan, None)
-        self.fd = program.load(code, self.maps)
+        reservations.reserve(self._every, [self.plan], None)
+        self.fd = program.load(code, self._every)
 
     @staticmethod
     def _with_macs(plan: Plan) -> Plan:
@@ -95,7 +99,7 @@ class Loaded(Closing):
     def close(self) -> None:
         """Free program and maps."""
         os.close(self.fd)
-        self.maps.close()
+        self._every.close()
 
     def run(self, packet: bytes) -> Result:
         """Give one packet to the program."""
@@ -114,13 +118,13 @@ class Loaded(Closing):
 
     def verdicts(self) -> dict[str, int]:
         """Packets by verdict."""
-        return tables.read_verdicts(self.maps, source.verdicts())
+        return tables.read_verdicts(self._every, source.verdicts())
 
     def backend(self, number: int) -> wire.BackendRecord:
         """A backend as it stands in the map."""
         data = libbpf.lookup(self.maps["backends"], wire.U32.pack(number), 64)
         assert data is not None
-        return wire.BackendRecord.unpack(data)
+        return wire.BackendRecord.unpack(data, self.version)
 
     def change_backend(self, number: int, **fields: Any) -> None:
         """Write some fields of a backend."""
@@ -128,13 +132,15 @@ class Loaded(Closing):
 
     def index(
         self,
-        client: str = CLIENT,
+        client: str | None = None,
         port: int = 5555,
         dport: int = 53,
         protocol: Protocol = Protocol.UDP,
     ) -> wire.ClientValue:
         """Where the flow of a client leads."""
-        key = wire.ClientKey(IPv4Address(client), port, IPv4Address(SERVICE), dport, protocol)
+        client = client or self.client
+        service = self.plan.facts.service
+        key = wire.ClientKey(ip_address(client), port, service, dport, protocol)
         data = libbpf.lookup(self.maps["client_port"], key.pack(), 8)
         assert data is not None, f"no flow of {client}:{port}"
         return wire.ClientValue.unpack(data)
@@ -152,7 +158,7 @@ class Loaded(Closing):
     def age(
         self,
         seconds: float,
-        client: str = CLIENT,
+        client: str | None = None,
         port: int = 5555,
         dport: int = 53,
         protocol: Protocol = Protocol.UDP,
@@ -170,16 +176,25 @@ class Loaded(Closing):
 
     def entries(self) -> dict[wire.ClientKey, wire.ClientValue]:
         """The whole of client_port."""
-        keys, values = libbpf.lookup_all(self.maps["client_port"], 16, 8, self.plan.capacity)
+        size = wire.SIZES[self.version]["client_key"]
+        keys, values = libbpf.lookup_all(self.maps["client_port"], size, 8, self.plan.capacity)
         return {
-            wire.ClientKey.unpack(keys[at * 16 : at * 16 + 16]): wire.ClientValue.unpack(
+            wire.ClientKey.unpack(keys[at * size : at * size + size]): wire.ClientValue.unpack(
                 values[at * 8 : at * 8 + 8]
             )
-            for at in range(len(keys) // 16)
+            for at in range(len(keys) // size)
         }
 
-    def open(self, client: str = CLIENT, port: int = 5555, dport: int = 53) -> wire.ClientValue:
+    @property
+    def client(self) -> str:
+        """The usual client."""
+        return CLIENT if self.version == IPV4 else CLIENT6
+
+    def open(
+        self, client: str | None = None, port: int = 5555, dport: int = 53
+    ) -> wire.ClientValue:
         """Let a client send one datagram, and return where its flow leads."""
+        client = client or self.client
         assert self.run(udp(src=client, sport=port, dport=dport)).verdict == "forward"
         return self.index(client, port, dport)
 
@@ -194,7 +209,7 @@ class Loaded(Closing):
         return readdressed(
             packet,
             **{
-                "src": SERVICE,
+                "src": f"{self.plan.facts.service}",
                 "dst": f"{self.backend(value.backend).address}",
                 "sport": value.nat_port,
                 "smac": OUR_MAC,

@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from xdplb.facts import Attached, Link, Neighbour, Prepared, Running, Usage, Way
-from xdplb.model import Backend, Mode, PortRange, Request
+from xdplb.model import IPV4, IPV6, Backend, Mode, PortRange, Request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from xdplb.errors import XdplbError
+    from xdplb.model import Address
     from xdplb.plan import Plan
     from xdplb.state import Restore, State
     from xdplb.wire import BackendRecord
 
 MAC = bytes.fromhex("020000000001")
 NEW_ID = 100
+OWN = {IPV4: ip_address("192.0.2.1"), IPV6: ip_address("2001:db8::1")}
+"""The addresses of its interfaces."""
 
 
 def request(*backends: str, **options: Any) -> Request:
     """A request on the interface ``eth0``."""
     options.setdefault("interfaces", ("eth0",))
     addresses = backends or ("192.0.2.10", "192.0.2.11")
-    return Request(backends=tuple(Backend(IPv4Address(item)) for item in addresses), **options)
+    return Request(backends=tuple(Backend(ip_address(item)) for item in addresses), **options)
 
 
 class FakeMachine:
@@ -37,15 +40,19 @@ class FakeMachine:
         self.links = {"eth0": Link("eth0", 2, MAC), "eth1": Link("eth1", 3, MAC)}
         self.programs: dict[int, Attached] = {}
         self.balancers: list[Running] = []
-        self.known: dict[tuple[int, IPv4Address], Neighbour] = {}
+        self.known: dict[tuple[int, Address], Neighbour] = {}
         self.fail: dict[str, list[XdplbError | None]] = {}
         self.restored: list[Restore] = []
-        self.managed: list[IPv4Address] = []
-        self.flags: list[str] = []
-        self.loaded: list[tuple[Plan, State]] = []
+        self.managed: list[Address] = []
+        self.flags: dict[int, list[str]] = {}
+        self.loaded: list[tuple[list[Plan], State]] = []
         self.locked = False
         self.prepared = Prepared(redirect=False)
         self.ids: dict[int, int] = {}
+        self.usages = {
+            IPV4: Usage({0: 3, 1: 1}, {0: (5, 500, 4, 400)}, {0: 3, 1: 1}),
+            IPV6: Usage({0: 2}, {0: (7, 700, 6, 600)}, {0: 1, 1: 1}),
+        }
 
     def _step(self, name: str) -> None:
         errors = self.fail.get(name)
@@ -69,9 +76,12 @@ class FakeMachine:
     def interface_name(self, index: int) -> str | None:
         return next((link.name for link in self.links.values() if link.index == index), None)
 
-    def address(self, link: Link) -> IPv4Address:
+    def address(self, link: Link, version: int) -> Address:
         del link
-        return IPv4Address("192.0.2.1")
+        return OWN[version]
+
+    def settle(self, link: Link) -> None:
+        self._step(f"settle {link.name}")
 
     def ephemeral_ports(self) -> PortRange:
         return PortRange(32768, 60999)
@@ -79,15 +89,15 @@ class FakeMachine:
     def namespace(self) -> int:
         return 4026531840
 
-    def way(self, address: IPv4Address) -> Way:
+    def way(self, address: Address) -> Way:
         self._step("way")
         return Way(2, address)
 
-    def neighbours(self, indexes: Sequence[int]) -> Mapping[tuple[int, IPv4Address], Neighbour]:
+    def neighbours(self, indexes: Sequence[int]) -> Mapping[tuple[int, Address], Neighbour]:
         del indexes
         return self.known
 
-    def manage(self, ifindex: int, address: IPv4Address) -> None:
+    def manage(self, ifindex: int, address: Address) -> None:
         self._step("manage")
         del ifindex
         self.managed.append(address)
@@ -109,16 +119,15 @@ class FakeMachine:
     def running(self) -> list[Running]:
         return self.balancers
 
-    def compile(self, flags: Sequence[str]) -> str:
+    def compile(self, flags: Mapping[int, Sequence[str]]) -> str:
         self._step("compile")
-        self.flags = list(flags)
+        self.flags = {version: list(items) for version, items in flags.items()}
         return "code"
 
-    def load(self, code: str, plan: Plan, state: State, old: Running | None) -> int:
+    def load(self, code: str, plans: Sequence[Plan], state: State, old: Running | None) -> int:
         del code, old
         self._step("load")
-        self.loaded.append((plan, state))
-
+        self.loaded.append((list(plans), state))
         return self._descriptor(NEW_ID)
 
     def _descriptor(self, program_id: int) -> int:
@@ -159,11 +168,16 @@ class FakeMachine:
     def set_backend(self, program_id: int, number: int, record: BackendRecord) -> None:
         del program_id, number, record
 
-    def usage(self, running: Running) -> Usage:
+    def usage(self, running: Running, version: int) -> Usage:
+        assert version in running.state.versions
+        return self.usages[version]
+
+    def verdicts(self, running: Running) -> dict[str, int]:
         del running
-        return Usage({0: 3, 1: 1}, {0: (5, 500, 4, 400)}, {0: 3, 1: 1}, {"forward": 5})
+        return {"forward": 5}
 
     def run_on(self) -> None:
         """Let what was loaded last be what runs from now on."""
-        plan, state = self.loaded[-1]
-        self.balancers = [Running(NEW_ID, "abcd", state, plan.records)]
+        plans, state = self.loaded[-1]
+        records = {plan.version: plan.records for plan in plans}
+        self.balancers = [Running(NEW_ID, "abcd", state, records)]

@@ -11,7 +11,16 @@ import sys
 import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from socket import AF_INET, AF_PACKET, SOCK_DGRAM, SOCK_RAW, SOCK_STREAM, SocketKind, htons
+from socket import (
+    AF_INET,
+    AF_INET6,
+    AF_PACKET,
+    SOCK_DGRAM,
+    SOCK_RAW,
+    SOCK_STREAM,
+    SocketKind,
+    htons,
+)
 from socket import socket as _Socket  # noqa: N812 - "socket" is a method here
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +32,7 @@ if TYPE_CHECKING:
 
 XDPLB = Path(sys.executable).parent / "xdplb"
 SERVICE = "172.11.0.1"
+SERVICE6 = "2001:db8::1"
 ETH_P_ALL = htons(3)
 _NUMBERS = itertools.count()
 
@@ -73,8 +83,12 @@ class Lab(Closing):
                 run("ip", "netns", "add", namespace)
                 self._cleanup.callback(run, "ip", "netns", "delete", namespace)
                 run("ip", "-n", namespace, "link", "set", "lo", "up")
+                for where in ("all", "default"):  # nobody else is there: no check for duplicates
+                    setting = f"net.ipv6.conf.{where}.accept_dad=0"
+                    run("nsenter", f"--net=/run/netns/{namespace}", "sysctl", "-qw", setting)
             self.ip("b", "link add balancer type veth peer name outside netns", self.hosts)
             self.ip("b", f"address add {SERVICE}/24 dev balancer")
+            self.ip("b", f"address add {SERVICE6}/64 dev balancer nodad")
             self.ip("b", "link set balancer up")
             self.ip("h", "link set outside up")
             for host in hosts:
@@ -98,8 +112,9 @@ class Lab(Closing):
         return int(link["ifindex"]), str(link["address"])
 
     def add_host(self, number: int) -> None:
-        """Give the hosts another address."""
+        """Give the hosts another address of each IP version."""
         self.ip("h", f"address add 172.11.0.{number}/24 dev outside")
+        self.ip("h", f"address add 2001:db8::{number}/64 dev outside nodad")
 
     def inside(self, where: str, *command: str) -> list[str]:
         """The command, to be run in a namespace; unlike ``ip netns exec`` it leaves mounts."""
@@ -170,6 +185,18 @@ class Lab(Closing):
         finally:
             run("ip", "netns", "delete", far)
 
+    @contextmanager
+    def far_network6(self, mtu: int = 1500) -> Iterator[None]:
+        """The same for IPv6: a host 2001:db8:9::2 behind a router, 2001:db8::22."""
+        far = f"{self.hosts}f"
+        with self.far_network(mtu):
+            self.ip("h", "address add 2001:db8:9::1/64 dev near nodad")
+            run("ip", "-n", far, "address", "add", "2001:db8:9::2/64", "dev", "far", "nodad")
+            run("ip", "-n", far, "route", "add", "default", "via", "2001:db8:9::1")
+            run(*self.inside("h", "sysctl", "-q", "-w", "net.ipv6.conf.all.forwarding=1"))
+            self.ip("b", "route add 2001:db8:9::/64 via 2001:db8::22")
+            yield
+
     def keep(self, sock: _Socket) -> None:
         """Close a socket with the lab."""
         self._cleanup.callback(sock.close)
@@ -181,7 +208,7 @@ class Lab(Closing):
     def _socket(self, address: str, port: int, where: str, kind: SocketKind) -> _Socket:
         names = {"b": self.balancer, "h": self.hosts, "f": f"{self.hosts}f"}
         with netns.inside(Path("/run/netns") / names[where]):
-            sock = _Socket(AF_INET, kind)
+            sock = _Socket(AF_INET6 if ":" in address else AF_INET, kind)
         sock.bind((address, port))
         sock.settimeout(3)
         return sock
@@ -209,6 +236,11 @@ class Lab(Closing):
         )
         return int(dict(zip(names, values, strict=True))[name])
 
+    def counter6(self, name: str, where: str = "h") -> int:
+        """One of the kernel's counters of IPv6, from /proc/net/snmp6."""
+        text = run(*self.inside(where, "cat", "/proc/net/snmp6")).stdout
+        return int(dict(line.split() for line in text.splitlines())[name])
+
     def bad_checksums(self) -> int:
         """UDP datagrams that the hosts' kernel refused for their checksum."""
         return self.counter("Udp", "InCsumErrors")
@@ -216,10 +248,11 @@ class Lab(Closing):
 
 def exchange(client: _Socket, server: _Socket, payload: bytes, port: int) -> tuple[str, int]:
     """One question and its answer through the balancer; returns whom the server saw."""
-    client.sendto(payload, (SERVICE, port))
+    service = SERVICE6 if client.family == AF_INET6 else SERVICE
+    client.sendto(payload, (service, port))
     question, peer = server.recvfrom(65535)
     assert question == payload
     server.sendto(payload[::-1], peer)
     answer, source = client.recvfrom(65535)
-    assert (answer, source) == (payload[::-1], (SERVICE, port))
+    assert (answer, source[:2]) == (payload[::-1], (service, port))
     return str(peer[0]), int(peer[1])

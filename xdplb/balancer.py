@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from xdplb.machine import Machine
     from xdplb.model import Protocol, Request
     from xdplb.startup import Report
+    from xdplb.state import AttachedTo, Side
     from xdplb.wire import BackendRecord
 
 _STATES = {
@@ -39,6 +40,15 @@ class Stopped:
 
     interfaces: tuple[str, ...]
     program_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class _SideStatus:
+    """What ``status`` sums up over the IP versions."""
+
+    services: tuple[ServiceStatus, ...]
+    flows: int
+    nat_ports: int
 
 
 class Balancer:
@@ -108,14 +118,9 @@ class Balancer:
 
     def _status(self, running: Running) -> BalancerStatus:
         state = running.state
-        usage = self._machine.usage(running)
-        live = {
-            number: record
-            for number, record in enumerate(running.records)
-            if record.state is not BackendCode.UNUSED
-        }
-        groups = {(record.slot_first, record.slot_count) for record in live.values()}
-        flows = sum(usage.flows.values())
+        verdicts = self._machine.verdicts(running)
+        sides = [self._side(running, side) for side in state.sides]
+        flows = sum(side.flows for side in sides)
         return BalancerStatus(
             interfaces=tuple(
                 InterfaceStatus(
@@ -126,32 +131,61 @@ class Balancer:
             program_id=running.program_id,
             program_tag=running.tag,
             version=state.version,
+            services=tuple(service for side in sides for service in side.services),
+            flows=flows,
+            capacity=state.capacity * len(sides),
+            nat_ports_used=flows,
+            nat_ports_total=sum(side.nat_ports for side in sides),
+            verdicts=verdicts,
+        )
+
+    def _side(self, running: Running, side: Side) -> _SideStatus:
+        """The services of one IP version."""
+        state, version = running.state, side.service.version
+        usage = self._machine.usage(running, version)
+        live = {
+            number: record
+            for number, record in enumerate(running.records[version])
+            if record.state is not BackendCode.UNUSED
+        }
+        groups = {(record.slot_first, record.slot_count) for record in live.values()}
+        return _SideStatus(
             services=tuple(
                 ServiceStatus(
-                    address=state.service,
+                    address=side.service,
                     protocol=protocol,
                     ports=state.ports,
                     hash=state.hash,
-                    backends=self._backends(protocol, live, usage),
+                    backends=self._backends(running, protocol, live, usage),
                 )
                 for protocol in state.protocols
             ),
-            flows=flows,
-            capacity=state.capacity,
-            nat_ports_used=flows,
-            nat_ports_total=sum(count for _, count in groups),
-            verdicts=usage.verdicts,
+            flows=sum(usage.flows.values()),
+            nat_ports=sum(count for _, count in groups),
         )
 
     def _backends(
-        self, protocol: Protocol, live: Mapping[int, BackendRecord], usage: Usage
+        self,
+        running: Running,
+        protocol: Protocol,
+        live: Mapping[int, BackendRecord],
+        usage: Usage,
     ) -> tuple[BackendStatus, ...]:
         numbers = [number for number, record in live.items() if record.protocol is protocol]
         total = sum(usage.shares.get(number, 0) for number in numbers)
-        return tuple(self._backend(number, live[number], usage, total) for number in numbers)
+        on = running.state.interfaces
+        return tuple(
+            self._backend(number, live[number], on[live[number].interface], usage, total)
+            for number in numbers
+        )
 
     def _backend(
-        self, number: int, record: BackendRecord, usage: Usage, total: int
+        self,
+        number: int,
+        record: BackendRecord,
+        interface: AttachedTo,
+        usage: Usage,
+        total: int,
     ) -> BackendStatus:
         packets_in, bytes_in, packets_out, bytes_out = usage.traffic.get(number, (0, 0, 0, 0))
         return BackendStatus(
@@ -160,7 +194,7 @@ class Balancer:
             state=_STATES[record.state],
             mac=record.mac.hex(":") if record.mac else None,
             next_hop=record.next_hop,
-            interface=self._machine.interface_name(record.ifindex) or f"{record.ifindex}",
+            interface=self._machine.interface_name(interface.index) or interface.name,
             share=usage.shares.get(number, 0) / total if total else 0.0,
             flows=usage.flows.get(number, 0),
             packets_in=packets_in,

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from ipaddress import IPv4Address
+    from collections.abc import Mapping
 
-    from xdplb.model import Mode
+    from xdplb.model import Address, Mode
     from xdplb.state import Restore, State
     from xdplb.wire import BackendRecord
 
@@ -24,6 +24,7 @@ class Link:
 
     Attributes:
         mac: Six bytes.
+        mtu: Bytes of the largest IP packet that it sends.
         kind: What made it, such as ``veth``; empty for hardware.
         peer_index: The other end of a veth pair.
         peer_nsid: The kernel's number for the peer's network namespace; None for ours.
@@ -32,6 +33,7 @@ class Link:
     name: str
     index: int
     mac: bytes
+    mtu: int = 1500
     kind: str = ""
     peer_index: int | None = None
     peer_nsid: int | None = None
@@ -47,7 +49,7 @@ class Way:
     """How packets to an address leave: by which interface, and to which next hop."""
 
     ifindex: int
-    next_hop: IPv4Address
+    next_hop: Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,27 +95,25 @@ class Running:
     """A balancer that runs in this network namespace.
 
     Attributes:
-        records: Its ``backends`` map, by number.
+        records: Its ``backends`` maps, by IP version and number.
     """
 
     program_id: int
     tag: str
     state: State
-    records: tuple[BackendRecord, ...]
+    records: Mapping[int, tuple[BackendRecord, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The counters of a running balancer.
+    """The counters of a running balancer for one IP version.
 
     Attributes:
         flows: Flows that have not timed out, by backend number.
         traffic: Packets and bytes in, packets and bytes out, by backend number.
         shares: Entries of the Maglev table, by backend number.
-        verdicts: Packets by verdict.
     """
 
     flows: dict[int, int]
     traffic: dict[int, tuple[int, int, int, int]]
     shares: dict[int, int]
-    verdicts: dict[str, int]

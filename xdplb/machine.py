@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
-    from ipaddress import IPv4Address
 
     from xdplb.facts import Attached, Link, Neighbour, Prepared, Running, Usage, Way
-    from xdplb.model import Mode, PortRange
+    from xdplb.model import Address, Mode, PortRange
     from xdplb.plan import Plan
     from xdplb.state import Restore, State
     from xdplb.wire import BackendRecord
@@ -34,8 +33,11 @@ class Machine(Protocol):
     def interface_name(self, index: int) -> str | None:
         """What an interface is called now."""
 
-    def address(self, link: Link) -> IPv4Address:
-        """Its first IPv4 address."""
+    def address(self, link: Link, version: int) -> Address:
+        """Its first address of an IP version."""
+
+    def settle(self, link: Link) -> None:
+        """Wait while the interface's IPv6 addresses are checked for duplicates."""
 
     def ephemeral_ports(self) -> PortRange:
         """The ports that the host takes for its own connections."""
@@ -43,13 +45,13 @@ class Machine(Protocol):
     def namespace(self) -> int:
         """The inode of the network namespace."""
 
-    def way(self, address: IPv4Address) -> Way:
+    def way(self, address: Address) -> Way:
         """The route to ``address``."""
 
-    def neighbours(self, indexes: Sequence[int]) -> Mapping[tuple[int, IPv4Address], Neighbour]:
+    def neighbours(self, indexes: Sequence[int]) -> Mapping[tuple[int, Address], Neighbour]:
         """The neighbours on some interfaces, by interface and address."""
 
-    def manage(self, ifindex: int, address: IPv4Address) -> None:
+    def manage(self, ifindex: int, address: Address) -> None:
         """Let the kernel keep asking for a next hop."""
 
     def prepare(self, link: Link) -> Prepared:
@@ -67,13 +69,13 @@ class Machine(Protocol):
     def running(self) -> list[Running]:
         """Every balancer that is attached here."""
 
-    def compile(self, flags: Sequence[str]) -> Any:  # noqa: ANN401 - only handed on to load()
-        """Compile the program."""
+    def compile(self, flags: Mapping[int, Sequence[str]]) -> Any:  # noqa: ANN401 - only handed on to load()
+        """Compile the program, once for each IP version that there are flags for."""
 
     def load(
         self,
         code: Any,  # noqa: ANN401 - from compile()
-        plan: Plan,
+        plans: Sequence[Plan],
         state: State,
         old: Running | None,
     ) -> int:
@@ -102,5 +104,8 @@ class Machine(Protocol):
     def set_backend(self, program_id: int, number: int, record: BackendRecord) -> None:
         """Write one backend of a running balancer."""
 
-    def usage(self, running: Running) -> Usage:
-        """The counters of a running balancer."""
+    def usage(self, running: Running, version: int) -> Usage:
+        """The counters of a running balancer for one IP version."""
+
+    def verdicts(self, running: Running) -> dict[str, int]:
+        """Packets by verdict."""

@@ -8,14 +8,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from xdplb.errors import InvalidValueError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from ipaddress import IPv4Address
+
+Address: TypeAlias = IPv4Address | IPv6Address
+
+IPV4: Final = 4
+IPV6: Final = 6
+_IPV6_RESERVED: Final = (IPv6Network("::/96"), IPv6Network("::ffff:0:0/96"))
+"""Unspecified, loopback, and IPv4 addresses in disguise (RFC 4291 2.5)."""
 
 MAX_PORT: Final = 65535
 MAX_WEIGHT: Final = 65535
@@ -107,9 +114,9 @@ ALL_PORTS: Final = (PortRange(1, MAX_PORT),)
 
 @dataclass(frozen=True, slots=True, order=True)
 class Endpoint:
-    """An IPv4 address and a port."""
+    """An address and a port."""
 
-    address: IPv4Address
+    address: Address
     port: int
 
     def __post_init__(self) -> None:
@@ -121,8 +128,13 @@ class Endpoint:
         PortRange(self.port, self.port)
 
     def __str__(self) -> str:
-        """``ADDR:PORT``."""
-        return f"{self.address}:{self.port}"
+        """``ADDR:PORT``, an IPv6 address in brackets (RFC 3986)."""
+        return f"{bracketed(self.address)}:{self.port}"
+
+
+def bracketed(address: Address) -> str:
+    """An address as it stands before a colon and a port."""
+    return f"[{address}]" if address.version == IPV6 else f"{address}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +147,7 @@ class Backend:
         weight: Its share of the selections, relative to the others'.
     """
 
-    address: IPv4Address
+    address: Address
     port: int | None = None
     weight: int = 1
 
@@ -151,8 +163,8 @@ class Backend:
             )
 
     def __str__(self) -> str:
-        """``ADDR`` or ``ADDR:PORT``."""
-        return f"{self.address}" if self.port is None else f"{self.address}:{self.port}"
+        """``ADDR`` or ``ADDR:PORT``, an IPv6 address before a port in brackets."""
+        return f"{self.address}" if self.port is None else f"{bracketed(self.address)}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -197,7 +209,8 @@ class Request:
     """What ``xdplb up`` was asked for.
 
     Attributes:
-        service: The address that clients dial; None for the interface's own.
+        services: The addresses that clients dial, at most one of each IP version; empty for
+            the interface's own of the backends' version.
         max_flows: Flows to make room for; None for what runs, or DEFAULT_MAX_FLOWS.
         nat_ports: Ports that flows may get; empty for what runs, or the default pool.
         timeouts: Idle seconds after which a flow may lose its port.
@@ -205,7 +218,7 @@ class Request:
 
     interfaces: tuple[str, ...]
     backends: tuple[Backend, ...]
-    service: IPv4Address | None = None
+    services: tuple[Address, ...] = ()
     protocols: tuple[Protocol, ...] = (Protocol.UDP,)
     ports: tuple[PortRange, ...] = ALL_PORTS
     hash: Hash = Hash.SRC_DST
@@ -234,20 +247,61 @@ class Request:
         _refuse_overlap("--port", self.ports)
         _refuse_overlap("--nat-ports", self.nat_ports)
         for backend in self.backends:
-            if backend.address == self.service:
+            if backend.address in self.services:
                 raise InvalidValueError(
                     f"backend {backend} is the service itself",
                     "give the address of a server behind the balancer",
                 )
             _refuse_no_host("backend", backend.address)
-        if self.service is not None:
-            _refuse_no_host("service", self.service)
+        for service in self.services:
+            _refuse_no_host("service", service)
+        self._refuse_mixture()
         for item in self.reservations:
             _refuse_no_host("reserved client", item.client.address)
         if self.max_flows is not None and not 1 <= self.max_flows <= MAX_FLOWS_LIMIT:
             raise InvalidValueError(
                 f"--max-flows {self.max_flows} is out of range", f"it is 1 to {MAX_FLOWS_LIMIT}"
             )
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """The IP versions that are balanced."""
+        return tuple(sorted({backend.address.version for backend in self.backends}))
+
+    def _refuse_mixture(self) -> None:
+        """Let each service have backends of its own IP version, and each backend a service.
+
+        Raises:
+            InvalidValueError: One has none.
+        """
+        _refuse_twice("IP version of --service", [f"{item.version}" for item in self.services])
+        if not self.services and len(self.versions) > 1:
+            raise InvalidValueError(
+                "backends of both IPv4 and IPv6 belong to two services",
+                "name an address of each with --service, twice; or leave the backends of one out",
+            )
+        of_services = {item.version: item for item in self.services}
+        for backend in self.backends:
+            if of_services and backend.address.version not in of_services:
+                raise InvalidValueError(
+                    f"backend {backend} is IPv{backend.address.version}, the service "
+                    f"{self.services[0]} is not: addresses of one version are not translated "
+                    "into the other",
+                    f"give the service an IPv{backend.address.version} address, too, with "
+                    "another --service; or leave the backend out",
+                )
+        for service in self.services:
+            if service.version not in self.versions:
+                raise InvalidValueError(
+                    f"service {service} has no IPv{service.version} backend",
+                    "give it one with --backend, or leave the service out",
+                )
+        for item in self.reservations:
+            if item.client.address.version not in self.versions:
+                raise InvalidValueError(
+                    f"--client {item} is IPv{item.client.address.version}, no service is",
+                    "a client dials an address of its own IP version",
+                )
 
 
 def _refuse_twice(what: str, values: Iterable[object]) -> None:
@@ -267,12 +321,19 @@ def _refuse_overlap(option: str, ranges: tuple[PortRange, ...]) -> None:
             )
 
 
-def _refuse_no_host(what: str, address: IPv4Address) -> None:
+def _refuse_no_host(what: str, address: Address) -> None:
     kind = ""
     if address.is_multicast:
         kind = "a multicast address"
     elif address.is_loopback:
         kind = "a loopback address"
+    elif isinstance(address, IPv6Address):
+        if address.scope_id:
+            kind = "an address of one link (it has a zone)"
+        elif address.is_link_local:
+            kind = "a link-local address, which no router passes on"
+        elif any(address in network for network in _IPV6_RESERVED):
+            kind = "no host's address"
     elif address.is_reserved or address.packed[0] == 0:
         kind = "no host's address"
     if kind:
@@ -293,7 +354,7 @@ class BackendStatus:
     backend: Backend
     state: BackendState
     mac: str | None
-    next_hop: IPv4Address
+    next_hop: Address
     interface: str
     share: float
     flows: int = 0
@@ -307,7 +368,7 @@ class BackendStatus:
 class ServiceStatus:
     """One protocol of a running balancer, and who answers it."""
 
-    address: IPv4Address
+    address: Address
     protocol: Protocol
     ports: tuple[PortRange, ...]
     hash: Hash

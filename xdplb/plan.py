@@ -15,7 +15,9 @@ from xdplb.errors import InvalidValueError
 from xdplb.model import (
     ALL_PORTS,
     DEFAULT_MAX_FLOWS,
+    IPV4,
     MAX_BACKENDS,
+    Address,
     Backend,
     Hash,
     Mode,
@@ -29,7 +31,6 @@ from xdplb.wire import BackendCode, BackendRecord, ClientKey, ClientValue, FlowC
 if TYPE_CHECKING:
     from array import array
     from collections.abc import Mapping, Sequence
-    from ipaddress import IPv4Address
 
     from xdplb.facts import Neighbour
     from xdplb.model import Request, Reservation
@@ -44,7 +45,7 @@ _HASH_NUMBER: Final = {Hash.SRC_DST: 0, Hash.FIVE_TUPLE: 1, Hash.SRC: 2}
 Target: TypeAlias = tuple[Protocol, Backend]
 """A backend as the one that answers a protocol."""
 
-Place: TypeAlias = tuple[Protocol, "IPv4Address"]
+Place: TypeAlias = tuple[Protocol, Address]
 """What has a part of ``reverse_lookup`` to itself."""
 
 
@@ -55,6 +56,7 @@ class Port:
     Attributes:
         mac: Six bytes.
         redirect: A packet leaves by bpf_redirect(), not XDP_TX.
+        mtu: Bytes of the largest IP packet that leaves.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Port:
     mac: bytes
     mode: Mode
     redirect: bool
+    mtu: int = 1500
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +75,16 @@ class Hop:
         slot: Which of the balancer's interfaces, from 0.
     """
 
-    next_hop: IPv4Address
+    next_hop: Address
     slot: int
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the machine says.
+    """What the machine says, for one IP version.
 
     Attributes:
-        service: The address that clients dial.
+        service: The address that clients dial, of that version.
         hops: The way to each backend address.
         ephemeral: ``ip_local_port_range``.
         hash_keys: Two secret 64-bit numbers.
@@ -90,9 +93,9 @@ class Facts:
         capacity: How many flows it has room for.
     """
 
-    service: IPv4Address
+    service: Address
     ports: tuple[Port, ...]
-    hops: Mapping[IPv4Address, Hop]
+    hops: Mapping[Address, Hop]
     ephemeral: PortRange
     hash_keys: tuple[int, int]
     records: Sequence[BackendRecord] = ()
@@ -112,7 +115,7 @@ class ReservedFlow:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that the maps and the compiler are to get.
+    """Everything that the maps and the compiler are to get, for one IP version.
 
     Attributes:
         records: The ``backends`` map, by number; numbers without a backend are UNUSED.
@@ -127,15 +130,20 @@ class Plan:
     room: int
     records: tuple[BackendRecord, ...]
     slots: Mapping[Place, SlotRange]
-    next_hops: Mapping[IPv4Address, int]
+    next_hops: Mapping[Address, int]
     tables: Mapping[Protocol, array[int]]
     reserved: tuple[ReservedFlow, ...]
     numbers: Mapping[Target, int] = field(default_factory=dict)
 
+    @property
+    def version(self) -> int:
+        """The IP version."""
+        return self.facts.service.version
+
     def interface_records(self) -> list[bytes]:
         """The ``interfaces`` map, by slot."""
         return [
-            wire.InterfaceRecord(port.mac, port.index, port.redirect).pack()
+            wire.InterfaceRecord(port.mac, port.index, port.redirect, port.mtu).pack()
             for port in self.facts.ports
         ]
 
@@ -145,7 +153,7 @@ class Plan:
         Raises:
             InvalidValueError: So many addresses share a hash that it would not find one.
         """
-        found: list[list[tuple[IPv4Address, Protocol, int, int]]] = [[] for _ in range(self.room)]
+        found: list[list[tuple[Address, Protocol, int, int]]] = [[] for _ in range(self.room)]
         continues = [False] * self.room
         for (protocol, address), slots in self.slots.items():
             bucket = address_hash(address) % self.room
@@ -161,7 +169,7 @@ class Plan:
                     "its hash is that of too many others; give it another address",
                 )
         return [
-            wire.AddressBucket(tuple(entries), more)
+            wire.AddressBucket(tuple(entries), more, self.version)
             for entries, more in zip(found, continues, strict=True)
         ]
 
@@ -169,14 +177,20 @@ class Plan:
 def make_plan(request: Request, facts: Facts) -> Plan:
     """Decide numbers, port ranges, the table and the reserved flows.
 
+    What in the request is of another IP version than ``facts.service`` is left out.
+
     Raises:
         InvalidValueError: The request does not fit the machine.
     """
     pool = make_pool(request.nat_ports or facts.nat_ports, facts.ephemeral)
     capacity = request.max_flows or facts.capacity or DEFAULT_MAX_FLOWS
     groups = cut_groups(capacity, pool.size)
+    version = facts.service.version
     targets = [
-        (protocol, backend) for protocol in request.protocols for backend in request.backends
+        (protocol, backend)
+        for protocol in request.protocols
+        for backend in request.backends
+        if backend.address.version == version
     ]
     numbers = _number(targets, facts.records)
     kept = {
@@ -207,12 +221,13 @@ def make_plan(request: Request, facts: Facts) -> Plan:
             _reserve(item, protocol, request, facts, pool, records, table)
             for protocol, table in tables.items()
             for item in request.reservations
+            if item.client.address.version == version
         ),
         numbers=numbers,
     )
 
 
-def with_macs(plan: Plan, neighbours: Mapping[tuple[int, IPv4Address], Neighbour]) -> Plan:
+def with_macs(plan: Plan, neighbours: Mapping[tuple[int, Address], Neighbour]) -> Plan:
     """The plan again, with the MAC addresses that the kernel knows by now.
 
     Args:
@@ -222,7 +237,7 @@ def with_macs(plan: Plan, neighbours: Mapping[tuple[int, IPv4Address], Neighbour
     records = list(plan.records)
     for number in plan.numbers.values():
         record = records[number]
-        there = neighbours.get((record.ifindex, record.next_hop))
+        there = neighbours.get((plan.facts.ports[record.interface].index, record.next_hop))
         if there is not None and there.mac is not None:
             records[number] = record._replace(mac=there.mac, mac_is_fixed=there.is_permanent)
     return replace(plan, records=tuple(records))
@@ -295,7 +310,6 @@ def _records(
                 generation=generation & 0xFF,
                 slot_first=group.first,
                 slot_count=group.count,
-                ifindex=facts.ports[hop.slot].index,
                 interface=hop.slot,
                 weight=backend.weight,
                 next_hop=hop.next_hop,
@@ -320,7 +334,7 @@ def _chain(records: list[BackendRecord]) -> list[BackendRecord]:
                 f"{count} backends behind the next hop {hop} are too many",
                 f"one next hop serves up to {MAX_NEIGHBOURS}",
             )
-    last: dict[IPv4Address, int] = {}
+    last: dict[Address, int] = {}
     chained = []
     for number, record in enumerate(records):
         if record.state is BackendCode.UNUSED:
@@ -331,7 +345,7 @@ def _chain(records: list[BackendRecord]) -> list[BackendRecord]:
     return chained
 
 
-def _heads(records: Sequence[BackendRecord]) -> dict[IPv4Address, int]:
+def _heads(records: Sequence[BackendRecord]) -> dict[Address, int]:
     """Where the chain of each next hop starts."""
     return {
         record.next_hop: number
@@ -418,7 +432,7 @@ def constants(plan: Plan, *, shares_ports: bool) -> list[str]:
         "INTERFACE_COUNT": len(ports),
         "HAVE_UDP": int(Protocol.UDP in request.protocols),
         "HAVE_TCP": int(Protocol.TCP in request.protocols),
-        "SERVICE_ADDRESS": f"{int.from_bytes(plan.facts.service.packed, 'little')}U",
+        **_service_words(plan.facts.service),
         "SERVICE_PORTS(RANGE)": service_ports,
         "SERVICE_SHARES_PORTS": int(shares_ports),
         "SERVICE_HASH": _HASH_NUMBER[request.hash],
@@ -426,7 +440,7 @@ def constants(plan: Plan, *, shares_ports: bool) -> list[str]:
         "HASH_KEY_1": f"{plan.facts.hash_keys[1]}ULL",
         "MAGLEV_SIZE": MAGLEV_SIZE,
         "NAT_PORTS(RANGE)": " ".join(ranges),
-        "HAVE_RESERVATIONS": int(bool(request.reservations)),
+        "HAVE_RESERVATIONS": int(bool(plan.reserved)),
         "MAX_BACKENDS": plan.room,
         "UNREPLIED_TICKS": unreplied,
         "ANSWERED_TICKS": answered,
@@ -435,6 +449,16 @@ def constants(plan: Plan, *, shares_ports: bool) -> list[str]:
         "REFRESH_TICKS": max(min(_REFRESH_TICKS, shortest // 4), 1),
     }
     return [f"-D{name}={value}" for name, value in values.items()]
+
+
+def _service_words(service: Address) -> dict[str, str]:
+    """The service's address as the program loads it: one word of 32 bits, or two of 64."""
+    size = 4 if service.version == IPV4 else 8
+    packed = service.packed
+    return {
+        f"SERVICE_WORD_{at // size}": f"{int.from_bytes(packed[at : at + size], 'little')}ULL"
+        for at in range(0, len(packed), size)
+    }
 
 
 def shares_ports(ports: Sequence[PortRange], ephemeral: PortRange) -> bool:

@@ -12,13 +12,12 @@ from array import array
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
-from xdplb.model import Hash, Protocol
+from xdplb.model import IPV4, Hash, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from ipaddress import IPv4Address
 
-    from xdplb.model import Backend
+    from xdplb.model import Address, Backend
 
 MAGLEV_SIZE: Final = 16381
 NO_BACKEND: Final = 0xFFFF
@@ -40,7 +39,7 @@ def build_table(backends: Sequence[tuple[int, Backend]], size: int = MAGLEV_SIZE
     """
     able = sorted(
         (item for item in backends if item[1].weight > 0),
-        key=lambda item: (item[1].address, item[1].port or 0),
+        key=lambda item: (int(item[1].address), item[1].port or 0),
     )
     if len(able) <= 1:
         return array("H", [able[0][0] if able else NO_BACKEND]) * size
@@ -79,8 +78,8 @@ def _permutation(backend: Backend, size: int) -> tuple[int, int]:
 def select_slot(
     kind: Hash,
     keys: tuple[int, int],
-    client: tuple[IPv4Address, int],
-    service: tuple[IPv4Address, int],
+    client: tuple[Address, int],
+    service: tuple[Address, int],
     protocol: Protocol = Protocol.UDP,
 ) -> int:
     """The table slot of a packet from ``client`` to ``service``.
@@ -92,17 +91,36 @@ def select_slot(
         service: Address and port.
         protocol: Counts with 5-tuple only.
     """
-    destination = 0 if kind is Hash.SRC else _as_loaded(service[0].packed)
-    value = _hash_word(keys[0], _as_loaded(client[0].packed) << 32 | destination, keys[1])
+    value = keys[0]
+    for word in _hashed_words(kind, client[0], service[0]):
+        value = _hash_word(value, word, keys[1])
     if kind is Hash.FIVE_TUPLE:
         ports = (_port_as_loaded(client[1]) << 32) | (_port_as_loaded(service[1]) << 16)
         value = _hash_word(value, ports | protocol.number, keys[1])
     return (value >> 32) * MAGLEV_SIZE >> 32
 
 
-def address_hash(address: IPv4Address) -> int:
+def _hashed_words(kind: Hash, client: Address, service: Address) -> list[int]:
+    """The addresses as the program hashes them: one word for IPv4, two or four for IPv6."""
+    if client.version == IPV4:
+        destination = 0 if kind is Hash.SRC else _as_loaded(service.packed)
+        return [_as_loaded(client.packed) << 32 | destination]
+    return _halves(client) + ([] if kind is Hash.SRC else _halves(service))
+
+
+def _halves(address: Address) -> list[int]:
+    return [_as_loaded(address.packed[:8]), _as_loaded(address.packed[8:])]
+
+
+def address_hash(address: Address) -> int:
     """Where the program looks for a backend address: 16 bits, not secret."""
-    return (_as_loaded(address.packed) * _MULTIPLIER & _WORD) >> 48
+    if address.version == IPV4:
+        word = _as_loaded(address.packed)
+    else:
+        first, second = _halves(address)
+        word = first * _MULTIPLIER & _WORD ^ second
+        word ^= word >> 32
+    return (word * _MULTIPLIER & _WORD) >> 48
 
 
 def _hash_word(value: int, word: int, key: int) -> int:

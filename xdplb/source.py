@@ -12,20 +12,25 @@ from pathlib import Path
 from typing import Final
 
 from xdplb.errors import NotReadyError
+from xdplb.model import IPV4, IPV6
 
 FUNCTION: Final = "xdplb"
 
 FILES: Final = (
     "config.h",
     "verdict.h",
+    "headers.h",
+    "csum.h",
+    "hash.h",
+    "ipv4.h | ipv6.h",
     "types.h",
     "packet.h",
-    "csum.h",
     "rewrite.h",
     "maps.h",
     "stats.h",
     "interface.h",
     "neighbour.h",
+    "arp.h | ndp.h",
     "parse.h",
     "select.h",
     "tcp.h",
@@ -36,7 +41,7 @@ FILES: Final = (
     "fragment.h",
     "xdplb.c",
 )
-"""In the order in which each may use what stands before it."""
+"""In the order in which each may use what stands before it; of two, the second is for IPv6."""
 
 
 @cache
@@ -60,10 +65,15 @@ def headers() -> Path:
     return directory() / "kernel"
 
 
-def text() -> str:
-    """The whole program as one text."""
-    parts = ["#include <uapi/linux/bpf.h>\n"]
-    for name in FILES:
+def files(version: int) -> list[str]:
+    """The files of the program for IPv4 or IPv6."""
+    return [name.split(" | ")[-1 if version == IPV6 else 0] for name in FILES]
+
+
+def text(version: int = IPV4) -> str:
+    """The whole program for IPv4 or IPv6 as one text."""
+    parts = ["#include <uapi/linux/bpf.h>\n", f"#define FAMILY {version}\n"]
+    for name in files(version):
         parts += [f'#line 1 "bpf/{name}"\n', (directory() / name).read_text()]
     return "".join(parts)
 

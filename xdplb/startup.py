@@ -13,18 +13,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from xdplb.errors import AttachError, BusyError, InvalidValueError, UnreachableError
-from xdplb.model import Mode
+from xdplb.model import IPV6, Mode
 from xdplb.plan import Facts, Hop, Port, constants, make_plan, shares_ports, with_macs
 from xdplb.source import verdicts
-from xdplb.state import AttachedTo, Restore, State
+from xdplb.state import AttachedTo, Restore, Side, State
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from ipaddress import IPv4Address
 
     from xdplb.facts import Link, Running
     from xdplb.machine import Machine
-    from xdplb.model import Backend, PortRange, Request
+    from xdplb.model import Address, Backend, PortRange, Request
     from xdplb.plan import Plan
 
 
@@ -39,7 +38,7 @@ class Report:
     """
 
     interfaces: tuple[AttachedTo, ...]
-    service: IPv4Address
+    services: tuple[Address, ...]
     replaced: bool
     unresolved: tuple[Backend, ...]
     notes: tuple[str, ...]
@@ -51,14 +50,17 @@ class Scene:
 
     Attributes:
         old: The balancer that runs on these interfaces.
+        services: The addresses that clients dial, one of each IP version.
+        hash_keys: Two secret 64-bit numbers, the same for all services.
         hops: The way to each backend address.
     """
 
     request: Request
     links: tuple[Link, ...]
     old: Running | None
-    service: IPv4Address
-    hops: Mapping[IPv4Address, Hop]
+    services: tuple[Address, ...]
+    hash_keys: tuple[int, int]
+    hops: Mapping[Address, Hop]
     ephemeral: PortRange
 
 
@@ -102,13 +104,19 @@ def survey(machine: Machine, request: Request) -> Scene:
     old = _running_on(machine, links)
     if old is not None:
         _refuse_resize(request, old.state)
-    service = request.service or machine.address(links[0])
+    if IPV6 in request.versions:
+        for link in links:
+            machine.settle(link)
+    services = request.services or tuple(
+        machine.address(links[0], version) for version in request.versions
+    )
     return Scene(
         request=request,
         links=links,
         old=old,
-        service=service,
-        hops=_hops(machine, request, links, service),
+        services=tuple(sorted(services, key=lambda item: item.version)),
+        hash_keys=old.state.hash_keys if old else (secrets.randbits(64), secrets.randbits(64)),
+        hops=_hops(machine, request, links, services),
         ephemeral=machine.ephemeral_ports(),
     )
 
@@ -158,12 +166,12 @@ def _refuse_resize(request: Request, state: State) -> None:
 
 
 def _hops(
-    machine: Machine, request: Request, links: Sequence[Link], service: IPv4Address
-) -> dict[IPv4Address, Hop]:
+    machine: Machine, request: Request, links: Sequence[Link], services: Sequence[Address]
+) -> dict[Address, Hop]:
     slots = {link.index: slot for slot, link in enumerate(links)}
-    hops: dict[IPv4Address, Hop] = {}
+    hops: dict[Address, Hop] = {}
     for backend in request.backends:
-        if backend.address == service:
+        if backend.address in services:
             raise InvalidValueError(
                 f"backend {backend} is the service itself",
                 "give the address of a server behind the balancer",
@@ -228,26 +236,32 @@ def _start_in(
     """Compile, load and attach in one mode."""
     with ExitStack() as held, ExitStack() as undo:
         ports, changed, notes = _prepare(machine, scene, mode, undo)
-        plan = make_plan(scene.request, _facts(scene, ports))
+        plans = [
+            make_plan(scene.request, _facts(scene, ports, service)) for service in scene.services
+        ]
         share = shares_ports(scene.request.ports, scene.ephemeral)
-        code = machine.compile(constants(plan, shares_ports=share))
-        plan = with_macs(plan, machine.neighbours([port.index for port in ports]))
-        state = describe(plan, machine.namespace(), [*watched, *changed])
-        program_fd = machine.load(code, plan, state, scene.old)
+        code = machine.compile(
+            {plan.version: constants(plan, shares_ports=share) for plan in plans}
+        )
+        known = machine.neighbours([port.index for port in ports])
+        plans = [with_macs(plan, known) for plan in plans]
+        state = describe(plans, machine.namespace(), [*watched, *changed])
+        program_fd = machine.load(code, plans, state, scene.old)
         held.callback(os.close, program_fd)
         old_fd = machine.hold(scene.old.program_id) if scene.old else None
         if old_fd is not None:
             held.callback(os.close, old_fd)
         _attach(machine, scene, ports, (program_fd, old_fd), undo)
-        plan = _resolve_late(machine, plan, machine.program_id(program_fd))
+        plans = _resolve_late(machine, plans, machine.program_id(program_fd))
         undo.pop_all()
     report = Report(
         interfaces=state.interfaces,
-        service=scene.service,
+        services=scene.services,
         replaced=scene.old is not None,
         unresolved=tuple(
             dict.fromkeys(
                 backend
+                for plan in plans
                 for (_, backend), number in plan.numbers.items()
                 if plan.records[number].mac is None
             )
@@ -275,43 +289,43 @@ def _prepare(
                 changed.append(prepared.restore)
             if prepared.warning:
                 notes.append(prepared.warning)
-        ports.append(Port(link.name, link.index, link.mac, mode, redirect))
+        ports.append(Port(link.name, link.index, link.mac, mode, redirect, link.mtu))
     return tuple(ports), changed, notes
 
 
-def _facts(scene: Scene, ports: tuple[Port, ...]) -> Facts:
+def _facts(scene: Scene, ports: tuple[Port, ...], service: Address) -> Facts:
     old = scene.old
     return Facts(
-        service=scene.service,
+        service=service,
         ports=ports,
         hops=scene.hops,
         ephemeral=scene.ephemeral,
-        hash_keys=old.state.hash_keys if old else (secrets.randbits(64), secrets.randbits(64)),
-        records=old.records if old else (),
+        hash_keys=scene.hash_keys,
+        records=old.records.get(service.version, ()) if old else (),
         nat_ports=old.state.nat_ports if old else (),
         capacity=old.state.capacity if old else None,
     )
 
 
-def describe(plan: Plan, namespace: int, restore: Sequence[Restore]) -> State:
+def describe(plans: Sequence[Plan], namespace: int, restore: Sequence[Restore]) -> State:
     """What the balancer is to know of itself.
 
     Args:
-        plan: What runs.
+        plans: What runs, one for each IP version.
         namespace: Inode of the network namespace.
         restore: What ``down`` has to undo.
     """
+    plan = plans[0]
     request, facts = plan.request, plan.facts
     return State(
         netns=namespace,
         interfaces=tuple(AttachedTo(port.name, port.index, port.mode) for port in facts.ports),
-        service=facts.service,
+        sides=tuple(Side(item.facts.service, item.room) for item in plans),
         protocols=request.protocols,
         ports=request.ports,
         hash=request.hash,
         hash_keys=facts.hash_keys,
         capacity=plan.capacity,
-        backends=plan.room,
         nat_ports=plan.pool.ranges,
         timeouts=request.timeouts,
         reservations=request.reservations,
@@ -345,13 +359,17 @@ def _attach(
             undo.callback(machine.attach, port.index, port.name, old_fd, port.mode, new_id)
 
 
-def _resolve_late(machine: Machine, plan: Plan, program_id: int) -> Plan:
+def _resolve_late(machine: Machine, plans: Sequence[Plan], program_id: int) -> list[Plan]:
     """Write the MAC addresses of next hops that answered before the program listened."""
-    later = with_macs(plan, machine.neighbours([port.index for port in plan.facts.ports]))
-    for number, record in enumerate(later.records):
-        if plan.records[number].mac is None and record.mac is not None:
-            machine.set_backend(program_id, number, record)
-    return later
+    known = machine.neighbours([port.index for port in plans[0].facts.ports])
+    resolved = []
+    for plan in plans:
+        later = with_macs(plan, known)
+        for number, record in enumerate(later.records):
+            if plan.records[number].mac is None and record.mac is not None:
+                machine.set_backend(program_id, number, record)
+        resolved.append(later)
+    return resolved
 
 
 def _let_go(machine: Machine, scene: Scene, state: State) -> None:

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from ipaddress import IPv4Address
-from typing import Any, Final, Self
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from xdplb import __version__, wire
 from xdplb.errors import TableError
 from xdplb.model import Endpoint, Hash, Mode, PortRange, Protocol, Reservation, Timeouts
 
-FORMAT: Final = 1
+if TYPE_CHECKING:
+    from xdplb.model import Address
+
+FORMAT: Final = 2
+_LAYOUT: Final = {f"ipv{version}": sizes for version, sizes in wire.SIZES.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,23 +51,36 @@ class Restore:
 
 
 @dataclass(frozen=True, slots=True)
+class Side:
+    """What one IP version has to itself.
+
+    Attributes:
+        service: The address that clients dial.
+        room: How many backends there is room for.
+    """
+
+    service: Address
+    room: int
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """Everything about a running balancer that is not a counter or a flow.
 
     Attributes:
+        sides: One for each IP version.
         hash_keys: The two secret numbers of the selection hash.
-        backends: How many backends there is room for.
+        capacity: How many flows each IP version has room for.
     """
 
     netns: int
     interfaces: tuple[AttachedTo, ...]
-    service: IPv4Address
+    sides: tuple[Side, ...]
     protocols: tuple[Protocol, ...]
     ports: tuple[PortRange, ...]
     hash: Hash
     hash_keys: tuple[int, int]
     capacity: int
-    backends: int
     nat_ports: tuple[PortRange, ...]
     timeouts: Timeouts
     reservations: tuple[Reservation, ...]
@@ -71,10 +88,19 @@ class State:
     restore: tuple[Restore, ...]
     version: str = __version__
 
+    def side(self, version: int) -> Side | None:
+        """What an IP version has, None if it is not balanced."""
+        return next((item for item in self.sides if item.service.version == version), None)
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """The IP versions that are balanced."""
+        return tuple(item.service.version for item in self.sides)
+
     def to_bytes(self) -> bytes:
         """The text of the ``meta`` map."""
         values = asdict(self)
-        return json.dumps({"format": FORMAT, "layout": wire.SIZES, **values}, default=str).encode()
+        return json.dumps({"format": FORMAT, "layout": _LAYOUT, **values}, default=str).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
@@ -89,7 +115,7 @@ class State:
             values = {}
         if not isinstance(values, dict):
             values = {}
-        if values.pop("format", None) != FORMAT or values.pop("layout", None) != wire.SIZES:
+        if values.pop("format", None) != FORMAT or values.pop("layout", None) != _LAYOUT:
             raise TableError(
                 f"the running balancer's records are of version {values.get('version', '?')}, "
                 f"not of {__version__}",
@@ -101,18 +127,19 @@ class State:
                 AttachedTo(item["name"], item["index"], Mode(item["mode"]))
                 for item in values["interfaces"]
             ),
-            service=IPv4Address(values["service"]),
+            sides=tuple(
+                Side(ip_address(item["service"]), item["room"]) for item in values["sides"]
+            ),
             protocols=tuple(Protocol(item) for item in values["protocols"]),
             ports=_ranges(values["ports"]),
             hash=Hash(values["hash"]),
             hash_keys=(values["hash_keys"][0], values["hash_keys"][1]),
             capacity=values["capacity"],
-            backends=values["backends"],
             nat_ports=_ranges(values["nat_ports"]),
             timeouts=Timeouts(**values["timeouts"]),
             reservations=tuple(
                 Reservation(
-                    Endpoint(IPv4Address(item["client"]["address"]), item["client"]["port"]),
+                    Endpoint(ip_address(item["client"]["address"]), item["client"]["port"]),
                     item["nat_port"],
                 )
                 for item in values["reservations"]

@@ -1,18 +1,19 @@
 """Map records as bytes: the layouts of ``bpf/types.h``, and the only place with byte order.
 
 A record is a named tuple with ``pack`` and ``unpack``. Addresses and the ports of a packet
-lie in network order, everything else in the machine's. A test compares every layout with
-the one that the C compiler made.
+lie in network order, everything else in the machine's. A record with addresses has one layout
+for IPv4 and a longer one for IPv6: its addresses say which, or its length. A test compares
+every layout with the one that the C compiler made.
 """
 
 from __future__ import annotations
 
 import struct
 from enum import IntEnum
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 from typing import Final, NamedTuple, Self
 
-from xdplb.model import Protocol, Timeouts
+from xdplb.model import IPV4, IPV6, Address, Protocol, Timeouts
 
 TICK_NS: Final = 1 << 26
 TICKS_PER_S: Final = 10**9 / TICK_NS
@@ -76,6 +77,11 @@ def _protocol(number: int) -> Protocol:
     return Protocol.TCP if number == Protocol.TCP.number else Protocol.UDP
 
 
+def _by_size(layouts: dict[int, struct.Struct], data: bytes) -> struct.Struct:
+    """The layout whose records are as long as ``data``."""
+    return next(layout for layout in layouts.values() if layout.size == len(data))
+
+
 def mac_to_word(mac: bytes | None) -> int:
     """Six bytes as the program compares them; None, not known, is 0."""
     first, second, third = struct.unpack("=HHH", mac or bytes(6))
@@ -92,78 +98,77 @@ class BackendRecord(NamedTuple):
     """``struct backend``."""
 
     mac: bytes | None
-    address: IPv4Address
+    address: Address
     port: int | None
     state: BackendCode
     generation: int
     slot_first: int
     slot_count: int
-    ifindex: int
     interface: int
     weight: int
-    next_hop: IPv4Address
+    next_hop: Address
     next_neighbour: int
     mac_is_fixed: bool
     protocol: Protocol
 
     def pack(self) -> bytes:
         """The 64 bytes of the record."""
-        return _BACKEND.pack(
+        return _BACKEND[self.address.version].pack(
             mac_to_word(self.mac),
             self.address.packed,
+            self.slot_first,
+            self.slot_count,
+            self.interface,
             port_bytes(self.port or 0),
             self.state,
             self.generation,
-            self.slot_first,
-            self.slot_count,
-            self.ifindex,
-            self.interface,
-            self.weight,
-            self.next_hop.packed,
-            self.next_neighbour,
-            self.mac_is_fixed,
             self.protocol.number,
+            self.mac_is_fixed,
+            self.weight,
+            self.next_neighbour,
+            self.next_hop.packed,
         )
 
     @classmethod
-    def unpack(cls, data: bytes) -> Self:
-        """The record in ``data``."""
-        mac, address, port, state, *numbers = _BACKEND.unpack(data)
-        generation, first, count, ifindex, interface, weight, hop, neighbour, *last = numbers
-        fixed, protocol = last
+    def unpack(cls, data: bytes, version: int = IPV4) -> Self:
+        """The record in ``data``, which is as long for either IP version."""
+        mac, address, first, count, interface, port, state, *more = _BACKEND[version].unpack(data)
+        generation, protocol, fixed, weight, neighbour, hop = more
         return cls(
             mac=word_to_mac(mac),
-            address=IPv4Address(address),
+            address=ip_address(address),
             port=int.from_bytes(port, "big") or None,
             state=BackendCode(state),
             generation=generation,
             slot_first=first,
             slot_count=count,
-            ifindex=ifindex,
             interface=interface,
             weight=weight,
-            next_hop=IPv4Address(hop),
+            next_hop=ip_address(hop),
             next_neighbour=neighbour,
             mac_is_fixed=bool(fixed),
             protocol=_protocol(protocol),
         )
 
 
-_BACKEND: Final = struct.Struct("=Q4s2sBBIIIHH4sHBB24x")
+_BACKEND: Final = {
+    IPV4: struct.Struct("=Q4sIIH2sBBBBHH4x4s24x"),
+    IPV6: struct.Struct("=Q16sIIH2sBBBBHH4x16s"),
+}
 
 
 class ClientKey(NamedTuple):
     """``struct client_key``. A reservation has service port 0: any."""
 
-    client: IPv4Address
+    client: Address
     client_port: int
-    service: IPv4Address
+    service: Address
     service_port: int
     protocol: Protocol = Protocol.UDP
 
     def pack(self) -> bytes:
-        """The 16 bytes of the record."""
-        return _CLIENT_KEY.pack(
+        """The 16 or 40 bytes of the record."""
+        return _CLIENT_KEY[self.client.version].pack(
             self.client.packed,
             self.service.packed,
             port_bytes(self.client_port),
@@ -174,17 +179,21 @@ class ClientKey(NamedTuple):
     @classmethod
     def unpack(cls, data: bytes) -> Self:
         """The record in ``data``."""
-        client, service, client_port, service_port, protocol = _CLIENT_KEY.unpack(data)
+        layout = _by_size(_CLIENT_KEY, data)
+        client, service, client_port, service_port, protocol = layout.unpack(data)
         return cls(
-            IPv4Address(client),
+            ip_address(client),
             int.from_bytes(client_port, "big"),
-            IPv4Address(service),
+            ip_address(service),
             int.from_bytes(service_port, "big"),
             _protocol(protocol),
         )
 
 
-_CLIENT_KEY: Final = struct.Struct("=4s4s2s2sB3x")
+_CLIENT_KEY: Final = {
+    IPV4: struct.Struct("=4s4s2s2sB3x"),
+    IPV6: struct.Struct("=16s16s2s2sB3x"),
+}
 
 
 class ClientValue(NamedTuple):
@@ -229,30 +238,31 @@ class FlowRecord(NamedTuple):
     """``struct flow``."""
 
     owner: Owner
-    client: IPv4Address
+    client: Address
     client_port: int
     service_port: int
     client_mac: bytes | None
     interface: int
 
     def pack(self) -> bytes:
-        """The 32 bytes of the record."""
-        return _FLOW.pack(
+        """The 32 or 64 bytes of the record."""
+        return _FLOW[self.client.version].pack(
             self.owner.word(),
+            self.client_mac or bytes(6),
+            self.interface,
             self.client.packed,
             port_bytes(self.client_port),
             port_bytes(self.service_port),
-            self.client_mac or bytes(6),
-            self.interface,
         )
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
         """The record in ``data``."""
-        owner, client, client_port, service_port, mac, interface = _FLOW.unpack(data)
+        layout = _by_size(_FLOW, data)
+        owner, mac, interface, client, client_port, service_port = layout.unpack(data)
         return cls(
             Owner.of(owner),
-            IPv4Address(client),
+            ip_address(client),
             int.from_bytes(client_port, "big"),
             int.from_bytes(service_port, "big"),
             mac if any(mac) else None,
@@ -260,26 +270,33 @@ class FlowRecord(NamedTuple):
         )
 
 
-_FLOW: Final = struct.Struct("=Q4s2s2s6sH8x")
+_FLOW: Final = {
+    IPV4: struct.Struct("=Q6sH4s2s2s8x"),
+    IPV6: struct.Struct("=Q6sH16s2s2s28x"),
+}
 
 
 class AddressBucket(NamedTuple):
     """``struct address_bucket``: address, protocol, first slot and count, up to four times."""
 
-    entries: tuple[tuple[IPv4Address, Protocol, int, int], ...]
+    entries: tuple[tuple[Address, Protocol, int, int], ...]
     continues: bool
+    version: int = IPV4
 
     def pack(self) -> bytes:
-        """The 64 bytes of the record."""
+        """The 64 or 128 bytes of the record."""
         full = (*self.entries, *[None] * (BUCKET_SIZE - len(self.entries)))
-        addresses = (item[0].packed if item else bytes(4) for item in full)
+        addresses = (item[0].packed if item else b"" for item in full)
         slots = (number for item in full for number in (item[2:] if item else (0, 0)))
         protocols = (item[1].number if item else 0 for item in full)
-        return _ADDRESS_BUCKET.pack(*addresses, *slots, *protocols, self.continues)
+        return _ADDRESS_BUCKET[self.version].pack(*addresses, *slots, *protocols, self.continues)
 
 
 BUCKET_SIZE: Final = 4
-_ADDRESS_BUCKET: Final = struct.Struct("=4s4s4s4s8I4BI8x")
+_ADDRESS_BUCKET: Final = {
+    IPV4: struct.Struct("=4s4s4s4s8I4BI8x"),
+    IPV6: struct.Struct("=16s16s16s16s8I4BI24x"),
+}
 
 
 class InterfaceRecord(NamedTuple):
@@ -288,13 +305,14 @@ class InterfaceRecord(NamedTuple):
     mac: bytes | None
     ifindex: int
     redirect: bool
+    mtu: int
 
     def pack(self) -> bytes:
-        """The 16 bytes of the record."""
-        return _INTERFACE.pack(mac_to_word(self.mac), self.ifindex, self.redirect)
+        """The 24 bytes of the record."""
+        return _INTERFACE.pack(mac_to_word(self.mac), self.ifindex, self.redirect, self.mtu)
 
 
-_INTERFACE: Final = struct.Struct("=QII")
+_INTERFACE: Final = struct.Struct("=QIII4x")
 
 
 class StatsRecord(NamedTuple):
@@ -315,17 +333,24 @@ _STATS: Final = struct.Struct("=QQQQ")
 
 _SERVICE: Final = struct.Struct("=II")
 
-SIZES: Final = {
-    "backend": _BACKEND.size,
-    "client_key": _CLIENT_KEY.size,
-    "client_value": _CLIENT_VALUE.size,
-    "flow": _FLOW.size,
-    "address_bucket": _ADDRESS_BUCKET.size,
-    "interface": _INTERFACE.size,
-    "service": _SERVICE.size,
-    "backend_stats": _STATS.size,
+_ADDRESSED: Final = {
+    "backend": _BACKEND,
+    "client_key": _CLIENT_KEY,
+    "flow": _FLOW,
+    "address_bucket": _ADDRESS_BUCKET,
 }
-"""Bytes of each record, by the name of its C structure."""
+
+SIZES: Final = {
+    version: {
+        **{name: layouts[version].size for name, layouts in _ADDRESSED.items()},
+        "client_value": _CLIENT_VALUE.size,
+        "interface": _INTERFACE.size,
+        "service": _SERVICE.size,
+        "backend_stats": _STATS.size,
+    }
+    for version in (IPV4, IPV6)
+}
+"""Bytes of each record, by IP version and the name of its C structure."""
 
 
 def service_record(table: int) -> bytes:

@@ -19,7 +19,7 @@ from packets import BACKEND_MAC, CLIENT_MAC, OUR_MAC
 
 from xdplb import wire
 from xdplb.kernel import libbpf
-from xdplb.model import Backend, PortRange, Request
+from xdplb.model import IPV4, Backend, PortRange, Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,6 +37,7 @@ _CHECKS: Final = bytes.fromhex("13571357")
 _MIN_FLOWS: Final = 262_144
 _FULL: Final = 0.98
 _NEARLY_FULL: Final = 0.9
+_SIZES: Final = wire.SIZES[IPV4]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,7 @@ class Flows:
         self._live = entries[:count]
 
     def _entries(self) -> list[tuple[bytes, bytes]]:
-        sizes = wire.SIZES["client_key"], wire.SIZES["client_value"]
+        sizes = _SIZES["client_key"], _SIZES["client_value"]
         whole = libbpf.lookup_all(
             self.loaded.maps["client_port"], *sizes, self.loaded.plan.capacity
         )
@@ -179,9 +180,9 @@ class Strangers:
     def forget(self) -> None:
         """Take their flows out of both maps."""
         maps, plan = self._loaded.maps, self._loaded.plan
-        nothing = bytes(wire.SIZES["flow"])
+        nothing = bytes(_SIZES["flow"])
         for key in self._keys:
-            data = libbpf.lookup(maps["client_port"], key, wire.SIZES["client_value"])
+            data = libbpf.lookup(maps["client_port"], key, _SIZES["client_value"])
             if data is None:
                 continue
             self.opened += 1

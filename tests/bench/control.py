@@ -18,7 +18,7 @@ from packets import CLIENT_MAC
 
 from xdplb import wire
 from xdplb.kernel import libbpf, program
-from xdplb.model import Backend
+from xdplb.model import IPV4, Backend
 from xdplb.selection import build_table
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def _dump(number: int, flows: int) -> None:
             info = libbpf.map_info(fd)
             if info.name == b"client_port":
                 keys, _ = libbpf.lookup_all(fd, info.key_size, info.value_size, info.max_entries)
-                assert len(keys) == flows * wire.SIZES["client_key"]
+                assert len(keys) == flows * wire.SIZES[IPV4]["client_key"]
         finally:
             os.close(fd)
 

@@ -14,6 +14,7 @@ from xdplb import source, wire
 from xdplb.kernel import libbpf, program, tables
 from xdplb.kernel.closing import Closing
 from xdplb.kernel.compiler import Compiler, ObjectCode
+from xdplb.model import IPV4
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -70,7 +71,7 @@ class Own(Closing):
                 entries.get(name, kind.entries),
             )
             self.maps.add(name, fd)
-        self.fd = program.load(code, self.maps)
+        self.fd = program.load({IPV4: code}, self.maps)
 
     def close(self) -> None:
         """Free program and maps."""

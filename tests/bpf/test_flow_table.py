@@ -136,7 +136,7 @@ def test_an_answer_to_a_reclaimed_port_goes_to_nobody_else(small: Loaded) -> Non
 def test_an_index_entry_that_leads_nowhere_is_replaced(small: Loaded) -> None:
     value = small.open(port=2000)
     small.age(5, port=2000)
-    free = bytes(wire.SIZES["flow"])
+    free = bytes(wire.SIZES[4]["flow"])
     libbpf.update(small.maps["reverse_lookup"], wire.U32.pack(small.flow_place(value)), free)
     assert small.run(udp(sport=2000)).verdict == "forward"
     assert_consistent(small)
@@ -154,7 +154,7 @@ def test_a_full_index_is_counted_by_its_own_name() -> None:
 
 
 def _live(balancer: Loaded) -> Counter[int]:
-    return tables.flows_by_backend(balancer.maps, describe(balancer.plan, 0, ()), clock.ticks())
+    return tables.flows_by_backend(balancer.maps, describe([balancer.plan], 0, ()), clock.ticks())
 
 
 def test_live_flows_are_counted_by_backend_and_idle_ones_are_not() -> None:

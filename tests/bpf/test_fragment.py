@@ -125,7 +125,7 @@ def test_a_late_fragment_does_not_follow(balancer: Loaded) -> None:
     ((key, value),) = _remembered(balancer)
     age = round(6 * wire.TICKS_PER_S)
     seen = (clock.ticks() - age) & 0xFFFFFFFF
-    late = value[:16] + wire.U32.pack(seen) + value[20:]
+    late = value[:12] + wire.U32.pack(seen) + value[16:]
     libbpf.update(balancer.maps["fragments"], key, late)
     assert balancer.run(second).verdict == "pass_fragment"
 

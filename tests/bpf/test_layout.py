@@ -6,19 +6,19 @@ import json
 import subprocess
 import sys
 import time
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from bpf_harness import Loaded, make_request, reservation
 from lab import wait_for
-from packets import CLIENT, SERVICE, icmp_error, tcp, udp
+from packets import CLIENT, CLIENT6, icmp_error, tcp, udp
 
 from xdplb import source, wire
 from xdplb.kernel import clock
 from xdplb.model import Hash, Mode, PortRange, Protocol
-from xdplb.plan import BUCKET_STEPS, MAX_NEIGHBOURS, constants
+from xdplb.plan import BUCKET_STEPS, MAX_NEIGHBOURS, Port, constants
 from xdplb.selection import MAGLEV_SIZE
 from xdplb.wire import BackendCode, FlowCode
 
@@ -52,7 +52,6 @@ RECORDS: dict[tuple[str, str], tuple[bytes, dict[str, bytes]]] = {
             generation=0x0D,
             slot_first=0x11121314,
             slot_count=0x21222324,
-            ifindex=0x31323334,
             interface=0x4142,
             weight=0x5152,
             next_hop=IPv4Address("97.98.99.100"),
@@ -68,13 +67,13 @@ RECORDS: dict[tuple[str, str], tuple[bytes, dict[str, bytes]]] = {
             "generation": b"\x0d",
             "slot_first": (0x11121314).to_bytes(4, sys.byteorder),
             "slot_count": (0x21222324).to_bytes(4, sys.byteorder),
-            "ifindex": (0x31323334).to_bytes(4, sys.byteorder),
             "interface": (0x4142).to_bytes(2, sys.byteorder),
             "weight": (0x5152).to_bytes(2, sys.byteorder),
             "next_hop": bytes((97, 98, 99, 100)),
             "next_neighbour": (0x6162).to_bytes(2, sys.byteorder),
             "mac_is_fixed": b"\x01",
             "protocol": b"\x06",
+            "reserved_word": bytes(4),
             "reserved": bytes(24),
         },
     ),
@@ -141,37 +140,113 @@ RECORDS: dict[tuple[str, str], tuple[bytes, dict[str, bytes]]] = {
         {"table": (0x01020304).to_bytes(4, sys.byteorder), "reserved": bytes(4)},
     ),
     ("interfaces", "leaf"): (
-        wire.InterfaceRecord(bytes.fromhex("010203040506"), 0x0708090A, redirect=True).pack(),
+        wire.InterfaceRecord(
+            bytes.fromhex("010203040506"), 0x0708090A, redirect=True, mtu=0x11121314
+        ).pack(),
         {
             "mac": bytes.fromhex("0102030405060000"),
             "ifindex": (0x0708090A).to_bytes(4, sys.byteorder),
             "redirect": (1).to_bytes(4, sys.byteorder),
+            "mtu": (0x11121314).to_bytes(4, sys.byteorder),
+            "reserved": bytes(4),
+        },
+    ),
+}
+
+
+SIX = (IPv6Address(bytes(range(16))), IPv6Address(bytes(range(16, 32))))
+RECORDS6: dict[tuple[str, str], tuple[bytes, dict[str, bytes]]] = {
+    ("backends", "leaf"): (
+        wire.BackendRecord(
+            mac=bytes.fromhex("010203040506"),
+            address=SIX[0],
+            port=0x0B0C,
+            state=BackendCode.DOWN,
+            generation=0x0D,
+            slot_first=0x11121314,
+            slot_count=0x21222324,
+            interface=0x4142,
+            weight=0x5152,
+            next_hop=SIX[1],
+            next_neighbour=0x6162,
+            mac_is_fixed=True,
+            protocol=Protocol.TCP,
+        ).pack(),
+        {
+            **RECORDS["backends", "leaf"][1],
+            "address": SIX[0].packed,
+            "next_hop": SIX[1].packed,
+            "reserved": b"",
+        },
+    ),
+    ("client_port", "key"): (
+        wire.ClientKey(SIX[0], 0x0506, SIX[1], 0x0B0C).pack(),
+        {
+            **RECORDS["client_port", "key"][1],
+            "client": SIX[0].packed,
+            "service": SIX[1].packed,
+        },
+    ),
+    ("reverse_lookup", "leaf"): (
+        wire.FlowRecord(
+            wire.Owner(0x01020304, 0x0506, FlowCode.ANSWERED, 0x08),
+            SIX[0],
+            0x0D0E,
+            0x0F10,
+            bytes.fromhex("111213141516"),
+            0x1718,
+        ).pack(),
+        {
+            **RECORDS["reverse_lookup", "leaf"][1],
+            "client": SIX[0].packed,
+            "reserved": bytes(28),
+        },
+    ),
+    ("backend_ports", "leaf"): (
+        wire.AddressBucket(
+            (
+                (SIX[0], Protocol.UDP, 0x05060708, 0x090A0B0C),
+                (SIX[1], Protocol.TCP, 0x15161718, 0x191A1B1C),
+            ),
+            continues=True,
+            version=6,
+        ).pack(),
+        {
+            **RECORDS["backend_ports", "leaf"][1],
+            "address": SIX[0].packed + SIX[1].packed + bytes(32),
+            "reserved": bytes(24),
         },
     ),
 }
 
 
 @pytest.fixture(scope="module")
-def compiled() -> dict[str, dict[str, Any]]:
-    """Sizes and fields as BCC reads them from the C text."""
-    names = ",".join(sorted({name for name, _ in RECORDS}))
-    done = subprocess.run(
-        [sys.executable, "-c", FIELDS, f"{source.headers()}", names],
-        input=source.text(),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    result: dict[str, dict[str, Any]] = json.loads(done.stdout)
-    return result
+def compiled() -> dict[int, dict[str, dict[str, Any]]]:
+    """Sizes and fields as BCC reads them from the C text, for each IP version."""
+    found = {}
+    for version, records in ((4, RECORDS), (6, RECORDS6)):
+        names = ",".join(sorted({name for name, _ in records}))
+        done = subprocess.run(
+            [sys.executable, "-c", FIELDS, f"{source.headers()}", names],
+            input=source.text(version),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        found[version] = json.loads(done.stdout)
+    return found
 
 
-@pytest.mark.parametrize("which", RECORDS, ids=".".join)
+@pytest.mark.parametrize(
+    ("version", "which"),
+    [*((4, which) for which in RECORDS), *((6, which) for which in RECORDS6)],
+    ids=lambda item: ".".join(item) if isinstance(item, tuple) else f"ipv{item}",
+)
 def test_a_record_is_the_same_in_c_and_in_python(
-    compiled: dict[str, dict[str, Any]], which: tuple[str, str]
+    compiled: dict[int, dict[str, dict[str, Any]]], version: int, which: tuple[str, str]
 ) -> None:
-    packed, expected = RECORDS[which]
-    size, fields = compiled[which[0]][which[1]]
+    packed, expected = (RECORDS if version == 4 else RECORDS6)[which]
+    size, fields = compiled[version][which[0]][which[1]]
     assert len(packed) == size
     assert {name: packed[at : at + length] for name, at, length in fields} == expected
 
@@ -222,7 +297,12 @@ REACHED: dict[str, Callable[[Loaded], bytes]] = {
     "drop_unresolved": lambda balancer: _with_backend(balancer, mac=None),
     "drop_no_port": lambda balancer: _with_backend(balancer, slot_count=0),
 }
-ELSEWHERE = {"pass_socket": "test_pass.py", "drop_table_full": "test_flow_table.py"}
+ELSEWHERE = {
+    "pass_socket": "test_pass.py",
+    "drop_table_full": "test_flow_table.py",
+    "reply_too_big": "test_mtu.py",
+    "drop_too_big": "test_mtu.py",
+}
 
 
 def _with_backend(balancer: Loaded, **fields: object) -> bytes:
@@ -262,13 +342,21 @@ def test_every_verdict_has_a_test() -> None:
     ],
     ids=["default", "generic", "5-tuple", "reservation", "generic and reservation", "tcp", "all"],
 )
-def test_the_verifier_has_room_to_spare(options: dict[str, Any]) -> None:
-    """It gives up at a million instructions; growth should be noticed long before."""
-    with Loaded(make_request(**options), shares_ports=True) as balancer:
+@pytest.mark.parametrize("version", [4, 6])
+def test_the_verifier_has_room_to_spare(options: dict[str, Any], version: int) -> None:
+    """It gives up at a million instructions for both IP versions together."""
+    mine = {4: ("172.11.0.20", CLIENT), 6: ("2001:db8::20", CLIENT6)}[version]
+    if "reservations" in options:
+        options = {**options, "reservations": (reservation(mine[1], 5555, 6666),)}
+    interfaces = (
+        Port("one", 1, bytes(6), options.get("mode", Mode.NATIVE), redirect=True),
+        Port("two", 2, bytes(6), options.get("mode", Mode.NATIVE), redirect=True),
+    )
+    request = make_request(mine[0], **options)
+    with Loaded(request, shares_ports=True, ports=interfaces) as balancer:
         info = Path(f"/proc/self/fdinfo/{balancer.fd}").read_text()
         verified = int(info.split("verified_insns:")[1].split()[0])
-        assert verified < 500_000
-        assert balancer.plan.facts.service == IPv4Address(SERVICE)
+        assert verified < 330_000
 
 
 def test_flags_are_numbers_only() -> None:

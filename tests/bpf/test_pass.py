@@ -234,7 +234,7 @@ class TestNeighbours:
         assert balancer.backend(0) == before
 
     def test_another_interface_teaches_nothing(self, balancer: Loaded) -> None:
-        balancer.change_backend(0, ifindex=77)
+        balancer.change_backend(0, interface=1)
         before = balancer.backend(0)
         balancer.run(arp_reply("172.11.0.20", self.MAC))
         assert balancer.backend(0) == before

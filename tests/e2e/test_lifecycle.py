@@ -190,7 +190,7 @@ REFUSED = {
     "a port out of range": (2, "out of range", ["--backend", "172.11.0.20:70000"]),
     "port 0": (2, "out of range", ["--backend", "172.11.0.20", "--port", "0"]),
     "a range the wrong way round": (2, "empty", ["--backend", "172.11.0.20", "--port", "9-5"]),
-    "a malformed address": (2, "not an IPv4 address", ["--backend", "172.11.0.300"]),
+    "a malformed address": (2, "not an IP address", ["--backend", "172.11.0.300"]),
     "a malformed reservation": (
         2, "not a reservation", ["--backend", "172.11.0.20", "--client", "nonsense"],
     ),

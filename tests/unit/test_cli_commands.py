@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Self
 
 import pytest
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from click.testing import Result
 
 GOOD = ("up", "--iface", "eth0", "--backend", "192.0.2.10")
+BOTH = ("--service", "192.0.2.1", "--service", "2001:db8::1")
 
 
 class Machine(FakeMachine):
@@ -74,8 +75,27 @@ def _run(*words: str) -> Result:
             "backends",
             (Backend(IPv4Address("192.0.2.10")), Backend(IPv4Address("192.0.2.11"), 5353)),
         ),
-        ((), "service", None),
-        (("--service", "192.0.2.2"), "service", IPv4Address("192.0.2.2")),
+        ((), "services", ()),
+        (("--service", "192.0.2.2"), "services", (IPv4Address("192.0.2.2"),)),
+        (
+            (*BOTH, "--backend", "[2001:db8::10]:53"),
+            "services",
+            (IPv4Address("192.0.2.1"), IPv6Address("2001:db8::1")),
+        ),
+        (
+            (*BOTH, "--backend", "2001:db8::10", "--backend", "[2001:db8::10]:53"),
+            "backends",
+            (
+                Backend(IPv4Address("192.0.2.10")),
+                Backend(IPv6Address("2001:db8::10")),
+                Backend(IPv6Address("2001:db8::10"), 53),
+            ),
+        ),
+        (
+            (*BOTH, "--backend", "2001:db8::10", "--client", "[2001:db8::7]:5555=6666"),
+            "reservations",
+            (Reservation(Endpoint(IPv6Address("2001:db8::7"), 5555), 6666),),
+        ),
         ((), "ports", (PortRange(1, 65535),)),
         (("--port", "all"), "ports", (PortRange(1, 65535),)),
         (
@@ -133,6 +153,25 @@ def test_up_says_what_runs_and_who_has_not_answered(machine: Machine) -> None:
     assert result.stdout == (
         "up: 192.0.2.1 udp on eth0 (native)\n  -> 192.0.2.10  (no answer to ARP yet)\n"
     )
+    assert machine.programs
+
+
+def test_up_says_what_runs_for_each_ip_version_alone(machine: Machine) -> None:
+    services = ("--service", "2001:db8::1", "--service", "192.0.2.1")
+    result = _run(*GOOD, *services, "--backend", "[2001:db8::10]:53", "--backend", "192.0.2.11")
+    assert result.stdout == (
+        "up: 192.0.2.1 udp on eth0 (native)\n"
+        "  -> 192.0.2.10  (no answer to ARP yet)\n"
+        "  -> 192.0.2.11  (no answer to ARP yet)\n"
+        "up: 2001:db8::1 udp on eth0 (native)\n"
+        "  -> [2001:db8::10]:53  (no answer to neighbour discovery yet)\n"
+    )
+    assert machine.programs
+
+
+def test_up_with_ipv6_backends_takes_the_interfaces_ipv6_address(machine: Machine) -> None:
+    result = _run("up", "--iface", "eth0", "--backend", "2001:db8::10")
+    assert result.stdout.startswith("up: 2001:db8::1 udp on eth0 (native)\n")
     assert machine.programs
 
 

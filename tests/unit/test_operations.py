@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
+from typing import TYPE_CHECKING
 
 import pytest
-from fake_machine import MAC, NEW_ID, FakeMachine, request
+from fake_machine import MAC, NEW_ID, OWN, FakeMachine, request
 
 from xdplb.balancer import Balancer
 from xdplb.errors import (
@@ -20,10 +21,18 @@ from xdplb.errors import (
     XdplbError,
 )
 from xdplb.facts import Attached, Neighbour, Prepared, Way
-from xdplb.model import Mode, PortRange
-from xdplb.state import Restore
+from xdplb.model import IPV4, IPV6, Mode, PortRange, Protocol
+from xdplb.state import Restore, Side
+from xdplb.wire import BackendCode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from xdplb.plan import Plan
 
 GRO = Restore("gro", 1, 9)
+BOTH = ("192.0.2.10", "2001:db8::10", "192.0.2.11", "2001:db8::11")
+SERVICES = (OWN[IPV6], OWN[IPV4])
 
 
 @pytest.fixture
@@ -49,7 +58,7 @@ def test_a_peer_out_of_reach_is_told_to_the_user(machine: FakeMachine) -> None:
 def test_what_the_kernel_knows_already_is_used(machine: FakeMachine) -> None:
     machine.known[2, IPv4Address("192.0.2.10")] = Neighbour(MAC, is_permanent=True)
     report = Balancer(machine).up(request())
-    record = machine.loaded[0][0].records[0]
+    record = machine.loaded[0][0][0].records[0]
     assert (record.mac, record.mac_is_fixed) == (MAC, True)
     assert [f"{item}" for item in report.unresolved] == ["192.0.2.11"]
     assert machine.managed == [IPv4Address("192.0.2.11")]
@@ -89,7 +98,7 @@ def test_auto_falls_back_to_generic_and_says_why(machine: FakeMachine) -> None:
     report = Balancer(machine).up(request())
     assert report.interfaces[0].mode is Mode.GENERIC
     assert "eth0 has no native mode" in report.notes[0]
-    assert "-DMODE_GENERIC=1" in machine.flags
+    assert "-DMODE_GENERIC=1" in machine.flags[IPV4]
 
 
 def test_native_does_not_fall_back(machine: FakeMachine) -> None:
@@ -116,8 +125,8 @@ def test_a_backend_must_be_behind_one_of_the_interfaces(machine: FakeMachine, ou
     machine.way = lambda address: Way(3, address)  # type: ignore[method-assign]
     if ours:
         report = Balancer(machine).up(request(interfaces=("eth0", "eth1")))
-        assert machine.loaded[0][0].records[0].interface == 1
-        assert report.service == IPv4Address("192.0.2.1")
+        assert machine.loaded[0][0][0].records[0].interface == 1
+        assert report.services == (IPv4Address("192.0.2.1"),)
     else:
         with pytest.raises(UnreachableError, match="eth1"):
             Balancer(machine).up(request())
@@ -134,13 +143,13 @@ def test_a_second_up_keeps_numbers_secrets_and_what_to_restore(machine: FakeMach
     machine.run_on()
     machine.prepared = Prepared(redirect=True)
     report = Balancer(machine).up(request("192.0.2.12", "192.0.2.11"))
-    first, second = machine.loaded
+    ((first,), before), ((second,), after) = machine.loaded
     assert report.replaced
-    assert second[1].hash_keys == first[1].hash_keys
-    assert f"{second[0].records[1].address}" == "192.0.2.11"
-    assert f"{second[0].records[0].address}" == "192.0.2.12"
-    assert second[0].records[0].generation == first[0].records[0].generation + 1
-    assert GRO in second[1].restore
+    assert after.hash_keys == before.hash_keys
+    assert f"{second.records[1].address}" == "192.0.2.11"
+    assert f"{second.records[0].address}" == "192.0.2.12"
+    assert second.records[0].generation == first.records[0].generation + 1
+    assert GRO in after.restore
     assert [item.address for item in machine.restored] == ["192.0.2.10"]
 
 
@@ -193,3 +202,167 @@ def test_status_adds_up(machine: FakeMachine) -> None:
     (service,) = status.services
     assert [backend.share for backend in service.backends] == [0.75, 0.25]
     assert (service.backends[0].packets_in, service.backends[0].bytes_out) == (5, 400)
+
+
+def test_up_with_both_ip_versions_makes_a_plan_and_a_program_of_each(machine: FakeMachine) -> None:
+    report = Balancer(machine).up(request(*BOTH, services=SERVICES))
+    ((plans, state),) = machine.loaded
+    assert [plan.version for plan in plans] == [IPV4, IPV6]
+    assert [[f"{record.address}" for record in plan.records] for plan in plans] == [
+        ["192.0.2.10", "192.0.2.11"],
+        ["2001:db8::10", "2001:db8::11"],
+    ]
+    assert list(machine.flags) == [IPV4, IPV6]
+    assert [any("SERVICE_WORD_1" in flag for flag in machine.flags[item]) for item in (4, 6)] == [
+        False,
+        True,
+    ]
+    assert report.services == (OWN[IPV4], OWN[IPV6])
+    assert state.versions == (IPV4, IPV6)
+    assert state.sides == tuple(Side(OWN[plan.version], plan.room) for plan in plans)
+    assert machine.programs == {2: Attached(NEW_ID, Mode.NATIVE)}
+
+
+def test_the_secret_of_each_ip_version_outlives_a_second_up(machine: FakeMachine) -> None:
+    Balancer(machine).up(request(*BOTH, services=SERVICES))
+    machine.run_on()
+    Balancer(machine).up(request(*BOTH, services=SERVICES))
+    before, after = (_secrets(plans) for plans, _ in machine.loaded)
+    assert after == before
+
+
+def _secrets(plans: Sequence[Plan]) -> list[tuple[int, int]]:
+    return [plan.facts.hash_keys for plan in plans]
+
+
+def test_up_watches_the_next_hops_of_both_ip_versions(machine: FakeMachine) -> None:
+    report = Balancer(machine).up(request(*BOTH, services=SERVICES))
+    assert [f"{item}" for item in machine.managed] == list(BOTH)
+    assert [item.address for item in machine.loaded[0][1].restore] == list(BOTH)
+    assert sorted(f"{item}" for item in report.unresolved) == sorted(BOTH)
+
+
+def test_what_the_kernel_knows_of_ipv6_is_used(machine: FakeMachine) -> None:
+    machine.known[2, IPv6Address("2001:db8::11")] = Neighbour(MAC)
+    report = Balancer(machine).up(request(*BOTH, services=SERVICES))
+    assert machine.loaded[0][0][1].records[1].mac == MAC
+    assert "2001:db8::11" not in [f"{item}" for item in report.unresolved]
+
+
+def test_ipv6_backends_alone_get_the_interfaces_ipv6_address(machine: FakeMachine) -> None:
+    report = Balancer(machine).up(request("2001:db8::10"))
+    ((plan,), state) = machine.loaded[0]
+    assert report.services == (OWN[IPV6],)
+    assert (plan.facts.service, state.versions) == (OWN[IPV6], (IPV6,))
+    assert list(machine.flags) == [IPV6]
+
+
+def test_the_interfaces_own_ipv6_address_cannot_be_a_backend(machine: FakeMachine) -> None:
+    with pytest.raises(InvalidValueError, match="2001:db8::1 is the service itself"):
+        Balancer(machine).up(request("2001:db8::1"))
+    assert machine.loaded == []
+
+
+def test_an_interface_says_how_much_it_can_send(machine: FakeMachine) -> None:
+    machine.links["eth1"] = replace(machine.links["eth1"], mtu=9000)
+    Balancer(machine).up(request(interfaces=("eth0", "eth1")))
+    assert [port.mtu for port in machine.loaded[0][0][0].facts.ports] == [1500, 9000]
+
+
+@pytest.mark.parametrize("step", ["compile", "load", "attach"])
+def test_a_failed_step_undoes_what_was_done_for_either_ip_version(
+    machine: FakeMachine, step: str
+) -> None:
+    machine.fail[step] = [BusyError("no")]
+    with pytest.raises(BusyError):
+        Balancer(machine).up(request(*BOTH, services=SERVICES))
+    assert machine.programs == {}
+    assert sorted(item.address for item in machine.restored) == sorted(BOTH)
+
+
+def test_status_lists_the_services_of_both_ip_versions(machine: FakeMachine) -> None:
+    ports = (PortRange(53, 53),)
+    protocols = (Protocol.UDP, Protocol.TCP)
+    asked = request(*BOTH, services=SERVICES, ports=ports, protocols=protocols)
+    Balancer(machine).up(asked)
+    machine.run_on()
+    (status,) = Balancer(machine).status()
+    assert [(service.address, service.protocol) for service in status.services] == [
+        (OWN[IPV4], Protocol.UDP),
+        (OWN[IPV4], Protocol.TCP),
+        (OWN[IPV6], Protocol.UDP),
+        (OWN[IPV6], Protocol.TCP),
+    ]
+    assert [[f"{item.backend}" for item in service.backends] for service in status.services] == [
+        *[["192.0.2.10", "192.0.2.11"]] * 2,
+        *[["2001:db8::10", "2001:db8::11"]] * 2,
+    ]
+    assert {item.interface for service in status.services for item in service.backends} == {"eth0"}
+
+
+def test_status_adds_up_over_both_ip_versions(machine: FakeMachine) -> None:
+    Balancer(machine).up(request(*BOTH, services=SERVICES))
+    machine.run_on()
+    (status,) = Balancer(machine).status()
+    assert (status.flows, status.capacity) == (4 + 2, 2 * 262144)
+    assert (status.nat_ports_used, status.nat_ports_total) == (6, 2 * 72560)
+    assert status.verdicts == {"forward": 5}
+    ipv4, ipv6 = (service.backends for service in status.services)
+    assert [item.flows for item in (*ipv4, *ipv6)] == [3, 1, 2, 0]
+    assert [item.share for item in (*ipv4, *ipv6)] == [0.75, 0.25, 0.5, 0.5]
+    assert [item.bytes_in for item in (*ipv4, *ipv6)] == [500, 0, 700, 0]
+
+
+def test_a_backends_interface_has_the_name_that_it_has_now(machine: FakeMachine) -> None:
+    machine.way = lambda address: Way(3 if address.version == IPV6 else 2, address)  # type: ignore[method-assign]
+    Balancer(machine).up(request(*BOTH, services=SERVICES, interfaces=("eth0", "eth1")))
+    machine.run_on()
+    machine.links = {"lan": replace(machine.links["eth0"], name="lan")}
+    (status,) = Balancer(machine).status()
+    names = [{item.interface for item in service.backends} for service in status.services]
+    assert names == [{"lan"}, {"eth1"}]
+
+
+def test_a_second_up_that_adds_ipv6_keeps_what_ipv4_has(machine: FakeMachine) -> None:
+    Balancer(machine).up(request("192.0.2.9", "192.0.2.10", "192.0.2.11"))
+    machine.run_on()
+    report = Balancer(machine).up(request(*BOTH, services=SERVICES))
+    ((first,), before), ((ipv4, ipv6), after) = machine.loaded
+    assert report.replaced
+    assert first.pool == ipv4.pool == ipv6.pool
+    assert after.hash_keys == before.hash_keys
+    assert {f"{record.address}": record for record in ipv4.records[1:]} == {
+        f"{record.address}": record for record in first.records[1:]
+    }
+    assert ipv4.records[0].state is BackendCode.UNUSED
+    assert [record.generation for record in ipv6.records] == [0, 0]
+    assert [item.address for item in machine.restored] == ["192.0.2.9"]
+
+
+def test_a_second_up_that_leaves_ipv6_out_lets_its_next_hops_go(machine: FakeMachine) -> None:
+    Balancer(machine).up(request(*BOTH, services=SERVICES))
+    machine.run_on()
+    Balancer(machine).up(request("192.0.2.10", "192.0.2.11"))
+    (first, _), ((second,), state) = machine.loaded
+    assert second.records == first[0].records
+    assert state.versions == (IPV4,)
+    assert [item.address for item in machine.restored] == ["2001:db8::10", "2001:db8::11"]
+
+
+def test_a_third_up_keeps_the_numbers_of_each_ip_version(machine: FakeMachine) -> None:
+    Balancer(machine).up(request(*BOTH, services=SERVICES))
+    machine.run_on()
+    Balancer(machine).up(request("2001:db8::11", "192.0.2.11", services=SERVICES))
+    plans, _ = machine.loaded[-1]
+    for plan in plans:
+        assert list(plan.numbers.values()) == [1]
+        assert [record.state for record in plan.records] == [BackendCode.UNUSED, BackendCode.UP]
+
+
+def test_down_puts_back_what_was_done_for_both_ip_versions(machine: FakeMachine) -> None:
+    Balancer(machine).up(request(*BOTH, services=SERVICES))
+    machine.run_on()
+    (stopped,) = Balancer(machine).down()
+    assert stopped.interfaces == ("eth0",)
+    assert machine.programs == {}
+    assert [item.address for item in machine.restored] == list(BOTH)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Address
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
@@ -12,17 +13,34 @@ from hypothesis import strategies as st
 
 from xdplb import source, wire
 from xdplb.errors import InvalidValueError
-from xdplb.model import Backend, Hash, Mode, PortRange, Protocol, Request, Timeouts
-from xdplb.plan import Facts, Hop, Plan, Port, constants, make_plan
-from xdplb.selection import address_hash
+from xdplb.facts import Neighbour
+from xdplb.model import (
+    IPV4,
+    IPV6,
+    Backend,
+    Endpoint,
+    Hash,
+    Mode,
+    PortRange,
+    Protocol,
+    Request,
+    Reservation,
+    Timeouts,
+)
+from xdplb.plan import Facts, Hop, Plan, Port, constants, make_plan, with_macs
+from xdplb.selection import MAGLEV_SIZE, address_hash, select_slot
 from xdplb.wire import BackendCode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from xdplb.model import Address
+
 POOL = (PortRange(2000, 2099),)
 EPHEMERAL = PortRange(32768, 60999)
 ROUTER = IPv4Address("192.0.2.254")
+NETWORK6 = IPv6Address("2001:db8::")
+SERVICE4, SERVICE6 = IPv4Address("192.0.2.1"), IPv6Address("2001:db8::1")
 FLAG = re.compile(
     r"-D[A-Z0-9_]+(?:\(RANGE\))?="
     r"(?:[0-9]+(?:U|ULL)?|RANGE\([0-9]+(?:, [0-9]+){1,2}\)(?: RANGE\([0-9]+(?:, [0-9]+){1,2}\))*)"
@@ -53,11 +71,37 @@ def _plan(
     return make_plan(asked, facts)
 
 
+def _plan6(last: Plan | None, numbers: Sequence[int], **options: Any) -> Plan:
+    """The plan for backends 2001:db8::NUMBER that replaces ``last``."""
+    addresses = [NETWORK6 + number for number in numbers]
+    return make_plan(
+        Request(("eth0",), tuple(Backend(item) for item in addresses), max_flows=400, **options),
+        _facts(SERVICE6, addresses, last),
+    )
+
+
+def _facts(service: Address, addresses: Sequence[Address], last: Plan | None = None) -> Facts:
+    return Facts(
+        service=service,
+        ports=(Port("eth0", 2, bytes(6), Mode.NATIVE, redirect=False),),
+        hops={address: Hop(address, 0) for address in addresses},
+        ephemeral=EPHEMERAL,
+        hash_keys=(1, 2),
+        records=last.records if last else (),
+        nat_ports=last.pool.ranges if last else POOL,
+    )
+
+
+def _flags(plan: Plan) -> dict[str, str]:
+    flags = constants(plan, shares_ports=True)
+    return dict(item.removeprefix("-D").split("=", 1) for item in flags)
+
+
 def _numbers(plan: Plan) -> dict[str, int]:
     return {f"{backend}": number for (_, backend), number in plan.numbers.items()}
 
 
-def _chain(plan: Plan, hop: IPv4Address) -> list[int]:
+def _chain(plan: Plan, hop: Address) -> list[int]:
     number, visited = plan.next_hops[hop], []
     while number != wire.NO_INDEX:
         visited.append(number)
@@ -171,20 +215,133 @@ def test_too_many_backends_are_refused() -> None:
     assert refused.value.hint
 
 
+def test_an_ipv6_plan_is_one_throughout() -> None:
+    plan = _plan6(None, [0x10, 0x11])
+    assert plan.version == IPV6
+    assert _numbers(plan) == {"2001:db8::10": 0, "2001:db8::11": 1}
+    assert plan.next_hops == {NETWORK6 + 0x10: 0, NETWORK6 + 0x11: 1}
+    assert set(plan.tables[Protocol.UDP]) == {0, 1}
+    buckets = plan.buckets()
+    assert {bucket.version for bucket in buckets} == {IPV6}
+    assert {len(bucket.pack()) for bucket in buckets} == {wire.SIZES[IPV6]["address_bucket"]}
+    assert {
+        (entry[0], number) for number, bucket in enumerate(buckets) for entry in bucket.entries
+    } == {(address, address_hash(address) % plan.room) for address in plan.next_hops}
+
+
+def test_ipv6_backends_come_and_go_as_those_of_ipv4_do() -> None:
+    first = _plan6(None, [0x10, 0x11])
+    second = _plan6(first, [0x11, 0x12])
+    assert _numbers(second) == {"2001:db8::11": 1, "2001:db8::12": 0}
+    assert [record.generation for record in second.records] == [1, 0]
+    assert _plan6(second, [0x12]).records[1].state is BackendCode.UNUSED
+
+
+def test_ipv6_backends_of_one_network_all_find_places() -> None:
+    plan = _plan6(None, range(0x10, 0x10 + 1000))
+    assert sum(len(bucket.entries) for bucket in plan.buckets()) == 1000
+
+
+def test_ipv6_backends_behind_a_router_are_one_chain() -> None:
+    router = IPv6Address("fe80::1")
+    addresses = [NETWORK6 + number for number in range(0x10, 0x20)]
+    facts = replace(
+        _facts(SERVICE6, addresses), hops={address: Hop(router, 0) for address in addresses}
+    )
+    plan = make_plan(Request(("eth0",), tuple(map(Backend, addresses))), facts)
+    assert _chain(plan, router) == list(range(15, -1, -1))
+    mac = bytes.fromhex("020000000009")
+    assert {record.mac for record in with_macs(plan, {(2, router): Neighbour(mac)}).records} == {
+        mac
+    }
+    elsewhere = with_macs(plan, {(3, router): Neighbour(mac)})
+    assert {record.mac for record in elsewhere.records} == {None}
+
+
+def test_each_ip_version_gets_its_own_part_of_a_request() -> None:
+    addresses: list[Address] = [SERVICE4 + 9, SERVICE6 + 9, SERVICE4 + 10, SERVICE6 + 10]
+    clients: list[Address] = [IPv4Address("198.51.100.7"), IPv6Address("2001:db8:7::7")]
+    both = Request(
+        ("eth0",),
+        tuple(Backend(address) for address in addresses),
+        services=(SERVICE4, SERVICE6),
+        protocols=(Protocol.UDP, Protocol.TCP),
+        ports=(PortRange(53, 53),),
+        reservations=tuple(
+            Reservation(Endpoint(client, 5555), port)
+            for client, port in zip(clients, (2000, 2001), strict=True)
+        ),
+        max_flows=400,
+    )
+    services: list[Address] = [SERVICE4, SERVICE6]
+    for service in services:
+        plan = make_plan(both, _facts(service, addresses))
+        own = [address for address in addresses if address.version == service.version]
+        assert plan.version == service.version
+        assert [record.address for record in plan.records] == [*own, *own]
+        assert {backend.address for _, backend in plan.numbers} == set(own)
+        assert {address for _, address in plan.slots} == set(own) == set(plan.next_hops)
+        assert [item.key.protocol for item in plan.reserved] == [Protocol.UDP, Protocol.TCP]
+        for item in plan.reserved:
+            assert item.key.client.version == item.flow.client.version == service.version
+            assert item.key.service == service
+            assert item.value.nat_port == {IPV4: 2000, IPV6: 2001}[service.version]
+
+
+def test_an_ipv6_reservation_leads_where_the_program_would() -> None:
+    client = (IPv6Address("2001:db8:7::7"), 5555)
+    item = Reservation(Endpoint(*client), 2042)
+    plan = _plan6(None, range(0x10, 0x20), reservations=(item,), hash=Hash.FIVE_TUPLE)
+    (flow,) = plan.reserved
+    slot = select_slot(Hash.FIVE_TUPLE, (1, 2), client, (SERVICE6, 0), Protocol.UDP)
+    assert 0 <= slot < MAGLEV_SIZE
+    assert flow.value.backend == plan.tables[Protocol.UDP][slot]
+    assert flow.index == plan.records[flow.value.backend].slot_first + 42
+    assert len(flow.key.pack()) == wire.SIZES[IPV6]["client_key"]
+    assert len(flow.flow.pack()) == wire.SIZES[IPV6]["flow"]
+
+
+@pytest.mark.parametrize(("ports", "mtu"), [({}, 1500), ({"mtu": 9000}, 9000)])
+def test_an_interface_is_told_how_much_it_can_send(ports: dict[str, int], mtu: int) -> None:
+    port = Port("eth0", 2, bytes(6), Mode.NATIVE, redirect=True, **ports)
+    plan = _plan6(None, [0x10])
+    plan = replace(plan, facts=replace(plan.facts, ports=(port,)))
+    assert plan.interface_records() == [wire.InterfaceRecord(None, 2, True, mtu).pack()]  # noqa: FBT003 - a field
+
+
+@pytest.mark.parametrize(
+    ("service", "words"),
+    [
+        (SERVICE4, ["16908480ULL", None]),
+        (SERVICE6, ["3087860000ULL", "72057594037927936ULL"]),
+    ],
+    ids=str,
+)
+def test_the_service_is_in_the_words_that_the_program_loads(
+    service: Address, words: list[str | None]
+) -> None:
+    plan = make_plan(Request(("eth0",), (Backend(service + 9),)), _facts(service, [service + 9]))
+    flags = _flags(plan)
+    assert [flags.get("SERVICE_WORD_0"), flags.get("SERVICE_WORD_1")] == words
+    size = 4 if service.version == IPV4 else 8
+    loaded = [int(word.removesuffix("ULL")).to_bytes(size, "little") for word in words if word]
+    assert b"".join(loaded) == service.packed
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     name=st.text(min_size=1),
     kind=st.sampled_from(Hash),
     keys=st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1)),
-    service=st.integers(1, 2**32 - 1),
+    service=st.ip_addresses(),
     seconds=st.integers(1, 86400),
 )
 def test_no_text_of_the_user_gets_into_a_flag(
-    name: str, kind: Hash, keys: tuple[int, int], service: int, seconds: int
+    name: str, kind: Hash, keys: tuple[int, int], service: Address, seconds: int
 ) -> None:
-    backend = Backend(IPv4Address("192.0.2.10"))
+    backend = Backend((SERVICE4 if service.version == IPV4 else SERVICE6) + 9)
     facts = Facts(
-        service=IPv4Address(service),
+        service=service,
         ports=(Port(name, 2, bytes(6), Mode.NATIVE, redirect=False),),
         hops={backend.address: Hop(backend.address, 0)},
         ephemeral=EPHEMERAL,
@@ -196,9 +353,11 @@ def test_no_text_of_the_user_gets_into_a_flag(
     assert all(FLAG.fullmatch(flag) for flag in flags)
 
 
-def test_every_flag_has_a_default_in_the_program() -> None:
+@pytest.mark.parametrize("version", [IPV4, IPV6])
+def test_every_flag_has_a_default_in_the_program(version: int) -> None:
     config = (source.directory() / "config.h").read_text()
-    for flag in constants(_plan(None, [10]), shares_ports=True):
+    plan = _plan(None, [10]) if version == IPV4 else _plan6(None, [0x10])
+    for flag in constants(plan, shares_ports=True):
         name = flag[2:].split("=")[0].split("(")[0]
         assert f"#ifndef {name}\n" in config
 

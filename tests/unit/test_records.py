@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 from hypothesis import given, settings
@@ -10,11 +10,24 @@ from hypothesis import strategies as st
 
 from xdplb import wire
 from xdplb.errors import InvalidValueError
-from xdplb.model import Backend, PortRange, Protocol, Request
+from xdplb.model import IPV4, IPV6, Backend, PortRange, Protocol, Request
 from xdplb.ports import NatPool, make_pool
-from xdplb.wire import BackendCode, BackendRecord, ClientValue, FlowCode, Owner
+from xdplb.wire import (
+    BUCKET_SIZE,
+    AddressBucket,
+    BackendCode,
+    BackendRecord,
+    ClientKey,
+    ClientValue,
+    FlowCode,
+    FlowRecord,
+    InterfaceRecord,
+    Owner,
+)
 
 U8, U16, U32 = (st.integers(0, 2**bits - 1) for bits in (8, 16, 32))
+PORTS = st.integers(1, 65535)
+IPV6_ADDRESSES = st.ip_addresses(v=6)
 MACS = st.none() | st.binary(min_size=6, max_size=6).filter(any)
 
 
@@ -75,7 +88,6 @@ def test_a_backend_record_survives_the_wire(
         generation=weight & 0xFF,
         slot_first=first,
         slot_count=first,
-        ifindex=first,
         interface=weight,
         weight=weight,
         next_hop=IPv4Address(address),
@@ -85,6 +97,109 @@ def test_a_backend_record_survives_the_wire(
     )
     assert len(record.pack()) == 64
     assert BackendRecord.unpack(record.pack()) == record
+
+
+@given(
+    st.tuples(IPV6_ADDRESSES, IPV6_ADDRESSES),
+    st.none() | PORTS,
+    st.sampled_from(BackendCode),
+    st.sampled_from(Protocol),
+    st.tuples(MACS, st.booleans(), U8),
+    st.tuples(U16, U16, U16, U32, U32),
+)
+def test_an_ipv6_backend_record_survives_the_wire(
+    addresses: tuple[IPv6Address, IPv6Address],
+    port: int | None,
+    state: BackendCode,
+    protocol: Protocol,
+    neighbour: tuple[bytes | None, bool, int],
+    numbers: tuple[int, int, int, int, int],
+) -> None:
+    interface, weight, after, first, count = numbers
+    record = BackendRecord(
+        mac=neighbour[0],
+        address=addresses[0],
+        port=port,
+        state=state,
+        generation=neighbour[2],
+        slot_first=first,
+        slot_count=count,
+        interface=interface,
+        weight=weight,
+        next_hop=addresses[1],
+        next_neighbour=after,
+        mac_is_fixed=neighbour[1],
+        protocol=protocol,
+    )
+    assert len(record.pack()) == wire.SIZES[IPV6]["backend"] == 64
+    assert BackendRecord.unpack(record.pack(), IPV6) == record
+
+
+@given(IPV6_ADDRESSES, PORTS, IPV6_ADDRESSES, U16, st.sampled_from(Protocol))
+def test_an_ipv6_client_key_survives_the_wire(
+    client: IPv6Address, port: int, service: IPv6Address, dport: int, protocol: Protocol
+) -> None:
+    key = ClientKey(client, port, service, dport, protocol)
+    assert len(key.pack()) == wire.SIZES[IPV6]["client_key"] == 40
+    assert ClientKey.unpack(key.pack()) == key
+
+
+@given(U32, U16, st.sampled_from(FlowCode), U8, IPV6_ADDRESSES, PORTS, PORTS, MACS, U16)
+def test_an_ipv6_flow_survives_the_wire(
+    seen: int,
+    number: int,
+    state: FlowCode,
+    generation: int,
+    client: IPv6Address,
+    port: int,
+    dport: int,
+    mac: bytes | None,
+    interface: int,
+) -> None:
+    owner = Owner(seen, number, state, generation)
+    flow = FlowRecord(owner, client, port, dport, mac, interface)
+    assert len(flow.pack()) == wire.SIZES[IPV6]["flow"] == 64
+    assert FlowRecord.unpack(flow.pack()) == flow
+
+
+@given(
+    st.lists(st.tuples(IPV6_ADDRESSES, st.sampled_from(Protocol), U32, U32), max_size=BUCKET_SIZE),
+    st.booleans(),
+)
+def test_an_ipv6_bucket_has_its_addresses_in_front_and_then_their_slots(
+    entries: list[tuple[IPv6Address, Protocol, int, int]],
+    continues: bool,  # noqa: FBT001 - drawn
+) -> None:
+    packed = AddressBucket(tuple(entries), continues, IPV6).pack()
+    assert len(packed) == wire.SIZES[IPV6]["address_bucket"] == 128
+    for place, (address, protocol, first, count) in enumerate(entries):
+        assert packed[16 * place :][:16] == address.packed
+        assert packed[64 + 8 * place :][:8] == wire.U32.pack(first) + wire.U32.pack(count)
+        assert packed[96 + place] == protocol.number
+    free = BUCKET_SIZE - len(entries)
+    assert packed[64 - 16 * free : 64] == bytes(16 * free)
+    assert packed[96 + len(entries) : 100] == bytes(free)
+    assert packed[100:] == wire.U32.pack(continues) + bytes(24)
+
+
+@given(MACS, U32, st.booleans(), U32)
+def test_an_interface_record_ends_with_its_mtu(
+    mac: bytes | None,
+    ifindex: int,
+    redirect: bool,  # noqa: FBT001 - drawn
+    mtu: int,
+) -> None:
+    packed = InterfaceRecord(mac, ifindex, redirect, mtu).pack()
+    assert {len(packed)} == {sizes["interface"] for sizes in wire.SIZES.values()} == {24}
+    assert packed[:8] == wire.U64.pack(wire.mac_to_word(mac))
+    numbers = [value for (value,) in wire.U32.iter_unpack(packed[8:20])]
+    assert numbers == [ifindex, redirect, mtu]
+
+
+def test_both_ip_versions_have_the_same_records() -> None:
+    assert list(wire.SIZES[IPV4]) == list(wire.SIZES[IPV6])
+    longer = {name for name, size in wire.SIZES[IPV6].items() if size != wire.SIZES[IPV4][name]}
+    assert longer == {"client_key", "flow", "address_bucket"}
 
 
 @pytest.mark.parametrize("weight", [-1, 65536])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from xdplb.model import (
     ALL_PORTS,
@@ -21,6 +21,7 @@ from xdplb.model import (
 )
 from xdplb.render import to_json, to_text
 
+SERVER6 = IPv6Address("2001:db8::20")
 BACKEND = BackendStatus(
     0,
     Backend(IPv4Address("172.11.0.20")),
@@ -67,6 +68,42 @@ TEXT = """\
   flows 2 of 262144, NAT ports 2 of 72560
   packets: forward 10, return 9
   program 31, tag abcd, xdplb 0.1.0"""
+
+
+SERVICE6 = ServiceStatus(
+    address=IPv6Address("2001:db8::1"),
+    protocol=Protocol.UDP,
+    ports=ALL_PORTS,
+    hash=Hash.SRC_DST,
+    backends=(
+        replace(BACKEND, backend=Backend(SERVER6), next_hop=IPv6Address("fe80::1")),
+        replace(
+            BACKEND, number=1, backend=Backend(SERVER6, 53), next_hop=SERVER6, mac=None, flows=0
+        ),
+    ),
+)
+TEXT6 = """\
+2001:db8::1 udp, all ports, by src-dst, on balancer (native)
+  backend            state  mac                share  flows  packets in  packets out
+  2001:db8::20       up     02:00:00:00:00:14  50.0%      2          10            9
+  [2001:db8::20]:53  up     unresolved         50.0%      0          10            9"""
+
+
+def test_the_text_of_both_ip_versions_is_one_balancers() -> None:
+    *ipv4, flows, packets, program = TEXT.splitlines()
+    lines = [*ipv4, *TEXT6.splitlines(), flows, packets, program]
+    assert to_text([replace(STATUS, services=(SERVICE, SERVICE6))]).splitlines() == lines
+
+
+def test_the_json_has_ipv6_addresses_without_brackets() -> None:
+    status = replace(STATUS, services=(SERVICE, SERVICE6))
+    ipv4, ipv6 = json.loads(to_json([status]))["balancers"][0]["services"]
+    assert (ipv4["address"], ipv6["address"]) == ("172.11.0.1", "2001:db8::1")
+    assert [(item["address"], item["port"], item["next_hop"]) for item in ipv6["backends"]] == [
+        ("2001:db8::20", None, "fe80::1"),
+        ("2001:db8::20", 53, "2001:db8::20"),
+    ]
+    assert ipv4["backends"][0].keys() == ipv6["backends"][0].keys()
 
 
 def test_the_text_is_stable() -> None:

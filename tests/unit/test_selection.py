@@ -7,18 +7,21 @@ import struct
 import sys
 from collections import Counter
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xdplb.model import Backend, Hash
-from xdplb.selection import MAGLEV_SIZE, NO_BACKEND, build_table, select_slot
+from xdplb.model import Backend, Hash, Protocol
+from xdplb.selection import MAGLEV_SIZE, NO_BACKEND, address_hash, build_table, select_slot
 
 FIRST = int(IPv4Address("10.0.0.1"))
 U64 = st.integers(0, 2**64 - 1)
 ADDRESSES = st.builds(IPv4Address, st.integers(0, 2**32 - 1))
+IPV6_ADDRESSES = st.ip_addresses(v=6)
+KEYS = (0x0123456789ABCDEF, 0xFEDCBA9876543210)
+CLIENT6, SERVICE6 = IPv6Address("2001:db8::22"), IPv6Address("2001:db8::1")
 PORTS = st.integers(0, 65535)
 
 
@@ -30,16 +33,21 @@ def _loaded(data: bytes, kind: str) -> int:
     return int(struct.unpack(f"={kind}", data)[0])
 
 
+def _hash_word_as_in_c(value: int, word: int, key_1: int) -> int:
+    """``hash_word`` of bpf/hash.h."""
+    value = ((value ^ word) * 0x9E3779B97F4A7C15) % 2**64
+    value ^= value // 2**32
+    value = (value * (key_1 | 1)) % 2**64
+    return value ^ (value // 2**29)
+
+
 def _slot_as_in_c(
     kind: Hash, key_0: int, key_1: int, source: str, sport: int, destination: str, dport: int
 ) -> int:
     """``select_backend`` of bpf/select.h, statement by statement, on 64-bit words."""
 
     def hash_word(value: int, word: int) -> int:
-        value = ((value ^ word) * 0x9E3779B97F4A7C15) % 2**64
-        value ^= value // 2**32
-        value = (value * (key_1 | 1)) % 2**64
-        return value ^ (value // 2**29)
+        return _hash_word_as_in_c(value, word, key_1)
 
     saddr = _loaded(socket.inet_aton(source), "I")
     daddr = 0 if kind is Hash.SRC else _loaded(socket.inet_aton(destination), "I")
@@ -65,6 +73,105 @@ def test_the_slot_is_the_one_that_the_program_computes(
     assert slot == _slot_as_in_c(
         kind, key_0, key_1, f"{client}", client_port, f"{service}", service_port
     )
+
+
+def _slot6_as_in_c(
+    kind: Hash,
+    keys: tuple[int, int],
+    client: tuple[str, int],
+    service: tuple[str, int],
+    number: int,
+) -> int:
+    """``hash_packet`` of bpf/select.h with bpf/ipv6.h; ``number`` is the protocol's."""
+    value = keys[0]
+    for address, _ in (client,) if kind is Hash.SRC else (client, service):
+        packed = socket.inet_pton(socket.AF_INET6, address)
+        for half in (packed[:8], packed[8:]):
+            value = _hash_word_as_in_c(value, _loaded(half, "Q"), keys[1])
+    if kind is Hash.FIVE_TUPLE:
+        ports = [_loaded(struct.pack("!H", port), "H") for _, port in (client, service)]
+        value = _hash_word_as_in_c(value, ports[0] * 2**32 + ports[1] * 2**16 + number, keys[1])
+    return (value // 2**32) * 16381 // 2**32
+
+
+@given(
+    st.sampled_from(Hash),
+    st.tuples(U64, U64),
+    st.tuples(IPV6_ADDRESSES, PORTS),
+    st.tuples(IPV6_ADDRESSES, PORTS),
+    st.sampled_from(Protocol),
+)
+def test_the_slot_of_ipv6_is_the_one_that_the_program_computes(
+    kind: Hash,
+    keys: tuple[int, int],
+    client: tuple[IPv6Address, int],
+    service: tuple[IPv6Address, int],
+    protocol: Protocol,
+) -> None:
+    slot = select_slot(kind, keys, client, service, protocol)
+    assert 0 <= slot < MAGLEV_SIZE
+    number = {Protocol.UDP: socket.IPPROTO_UDP, Protocol.TCP: socket.IPPROTO_TCP}[protocol]
+    assert slot == _slot6_as_in_c(
+        kind, keys, (f"{client[0]}", client[1]), (f"{service[0]}", service[1]), number
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "counting"),
+    [
+        (Hash.SRC, {"client"}),
+        (Hash.SRC_DST, {"client", "service"}),
+        (
+            Hash.FIVE_TUPLE,
+            {"client", "service", "client port", "service port", "protocol"},
+        ),
+    ],
+)
+def test_only_what_the_hash_is_named_after_counts_for_ipv6(kind: Hash, counting: set[str]) -> None:
+    base = select_slot(kind, KEYS, (CLIENT6, 5555), (SERVICE6, 53))
+    others = {
+        "client": select_slot(kind, KEYS, (CLIENT6 + 1, 5555), (SERVICE6, 53)),
+        "service": select_slot(kind, KEYS, (CLIENT6, 5555), (SERVICE6 + 1, 53)),
+        "client port": select_slot(kind, KEYS, (CLIENT6, 5556), (SERVICE6, 53)),
+        "service port": select_slot(kind, KEYS, (CLIENT6, 5555), (SERVICE6, 54)),
+        "protocol": select_slot(kind, KEYS, (CLIENT6, 5555), (SERVICE6, 53), Protocol.TCP),
+    }
+    assert {name for name, slot in others.items() if slot != base} == counting
+
+
+@pytest.mark.parametrize("kind", Hash)
+@pytest.mark.parametrize("place", [0, 1], ids=["the first key", "the second key"])
+def test_another_secret_moves_an_ipv6_client(kind: Hash, place: int) -> None:
+    others = [KEYS[0] ^ 1 << 40, KEYS[1] ^ 1 << 40]
+    keys = (others[0], KEYS[1]) if place == 0 else (KEYS[0], others[1])
+    packet = ((CLIENT6, 5555), (SERVICE6, 53))
+    assert select_slot(kind, keys, *packet) != select_slot(kind, KEYS, *packet)
+
+
+def test_every_byte_of_an_ipv6_address_counts() -> None:
+    near = [IPv6Address(int(CLIENT6) ^ 1 << 8 * place) for place in range(16)]
+    slots = {select_slot(Hash.SRC_DST, KEYS, (item, 1), (SERVICE6, 1)) for item in (CLIENT6, *near)}
+    assert len(slots) == 17
+    slots = {select_slot(Hash.SRC_DST, KEYS, (CLIENT6, 1), (item, 1)) for item in (SERVICE6, *near)}
+    assert len(slots) == 17
+    assert len({address_hash(item) for item in (CLIENT6, *near)}) == 17
+
+
+def test_the_two_halves_of_an_ipv6_address_do_not_change_places() -> None:
+    one, other = IPv6Address("1:2:3:4:5:6:7:8"), IPv6Address("5:6:7:8:1:2:3:4")
+    assert address_hash(one) != address_hash(other)
+    slots = [select_slot(Hash.SRC, KEYS, (item, 1), (SERVICE6, 1)) for item in (one, other)]
+    assert slots[0] != slots[1]
+
+
+@given(IPV6_ADDRESSES)
+def test_an_ipv6_backend_is_looked_up_where_the_program_does(address: IPv6Address) -> None:
+    packed = socket.inet_pton(socket.AF_INET6, f"{address}")
+    first, second = _loaded(packed[:8], "Q"), _loaded(packed[8:], "Q")
+    word = (first * 0x9E3779B97F4A7C15) % 2**64 ^ second
+    word ^= word // 2**32
+    assert address_hash(address) == (word * 0x9E3779B97F4A7C15) % 2**64 // 2**48
+    assert 0 <= address_hash(address) < 2**16
 
 
 @pytest.mark.parametrize(
@@ -102,6 +209,35 @@ def test_a_known_packet_has_a_known_slot(kind: Hash, slot: int) -> None:
     keys = (0x0123456789ABCDEF, 0xFEDCBA9876543210)
     client, service = IPv4Address("172.11.0.22"), IPv4Address("172.11.0.1")
     assert select_slot(kind, keys, (client, 5555), (service, 6666)) == slot
+
+
+@pytest.mark.skipif(sys.byteorder != "little", reason="the vectors are of a little-endian host")
+@pytest.mark.parametrize(
+    ("kind", "slot"),
+    [
+        (Hash.SRC_DST, 5608),
+        (Hash.FIVE_TUPLE, 4406),
+        (Hash.SRC, 13415),
+    ],
+)
+def test_a_known_ipv6_packet_has_a_known_slot(kind: Hash, slot: int) -> None:
+    assert select_slot(kind, KEYS, (CLIENT6, 5555), (SERVICE6, 6666)) == slot
+
+
+@pytest.mark.parametrize("step", [1, 1 << 64], ids=["hosts of one network", "networks"])
+def test_ipv6_sources_spread_evenly_over_the_slots(step: int) -> None:
+    slots = Counter(
+        select_slot(Hash.SRC, (3, 5), (CLIENT6 + number * step, 1), (SERVICE6, 1)) // 1639
+        for number in range(20000)
+    )
+    assert len(slots) == 10
+    assert all(1800 < count < 2200 for count in slots.values())
+
+
+@pytest.mark.parametrize("step", [1, 256, 1 << 64], ids=["hosts", "higher hosts", "networks"])
+def test_ipv6_backends_side_by_side_spread_over_the_buckets(step: int) -> None:
+    buckets = Counter(address_hash(SERVICE6 + number * step) % 256 for number in range(64))
+    assert max(buckets.values()) <= 8
 
 
 def test_sources_spread_evenly_over_the_slots() -> None:

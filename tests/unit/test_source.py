@@ -4,12 +4,35 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from xdplb import source
+from xdplb.model import IPV4, IPV6
+
+BOTH = pytest.mark.parametrize("version", [IPV4, IPV6])
 
 
-def test_each_file_of_the_text_begins_with_its_line_marker() -> None:
-    text = source.text()
-    assert re.findall(r'^#line 1 "bpf/(.*)"$', text, re.MULTILINE) == list(source.FILES)
+def _joined(version: int) -> list[str]:
+    return re.findall(r'^#line 1 "bpf/(.*)"$', source.text(version), re.MULTILINE)
+
+
+@BOTH
+def test_each_file_of_the_text_begins_with_its_line_marker(version: int) -> None:
+    assert _joined(version) == source.files(version)
+
+
+@BOTH
+def test_the_text_says_first_of_which_ip_version_it_is(version: int) -> None:
+    text = source.text(version)
+    assert text.index(f"#define FAMILY {version}\n") < text.index("#line 1")
+
+
+def test_the_two_texts_differ_in_the_files_of_their_ip_version_only() -> None:
+    pairs = zip(_joined(IPV4), _joined(IPV6), strict=True)
+    assert [pair for pair in pairs if len(set(pair)) > 1] == [
+        ("ipv4.h", "ipv6.h"),
+        ("arp.h", "ndp.h"),
+    ]
 
 
 def test_verdicts_are_unique() -> None:

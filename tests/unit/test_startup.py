@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import pytest
-from fake_machine import MAC, NEW_ID, FakeMachine, request
+from fake_machine import MAC, NEW_ID, OWN, FakeMachine, request
 
 from xdplb.balancer import Balancer
 from xdplb.errors import AttachError, BusyError, InvalidValueError, TableError
@@ -16,13 +16,16 @@ from xdplb.model import Mode, PortRange
 from xdplb.state import Restore
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from xdplb.model import Address
     from xdplb.plan import Plan
     from xdplb.state import State
     from xdplb.wire import BackendRecord
 
 BOTH = ("eth0", "eth1")
 OLD_ID = 50
-HOP = IPv4Address("192.0.2.10")
+HOP, HOP6 = ip_address("192.0.2.10"), ip_address("2001:db8::10")
 GRO = Restore("gro", 1, 9)
 
 
@@ -32,12 +35,12 @@ class Machine(FakeMachine):
     def __init__(self) -> None:
         """Answer for nobody."""
         super().__init__()
-        self.late: dict[tuple[int, IPv4Address], Neighbour] = {}
+        self.late: dict[tuple[int, Address], Neighbour] = {}
         self.written: list[tuple[int, BackendRecord]] = []
 
-    def load(self, code: str, plan: Plan, state: State, old: Running | None) -> int:
+    def load(self, code: str, plans: Sequence[Plan], state: State, old: Running | None) -> int:
         self.known = {**self.known, **self.late}
-        return super().load(code, plan, state, old)
+        return super().load(code, plans, state, old)
 
     def detach(self, ifindex: int, name: str, program_id: int, mode: Mode) -> None:
         self._step("detach")
@@ -70,6 +73,18 @@ def test_a_next_hop_that_answers_while_loading_is_written_afterwards(machine: Ma
     report = Balancer(machine).up(request())
     assert [(number, record.mac) for number, record in machine.written] == [(0, MAC)]
     assert [f"{item}" for item in report.unresolved] == ["192.0.2.11"]
+
+
+def test_an_ipv6_next_hop_that_answers_while_loading_is_written_too(machine: Machine) -> None:
+    machine.late[2, HOP] = machine.late[2, HOP6] = Neighbour(MAC)
+    report = Balancer(machine).up(
+        request("192.0.2.10", "2001:db8::9", f"{HOP6}", services=tuple(OWN.values()))
+    )
+    assert [(number, record.address, record.mac) for number, record in machine.written] == [
+        (0, HOP, MAC),
+        (1, HOP6, MAC),
+    ]
+    assert [f"{item}" for item in report.unresolved] == ["2001:db8::9"]
 
 
 def test_busy_never_falls_back_to_generic(machine: Machine) -> None:

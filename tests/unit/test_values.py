@@ -17,6 +17,8 @@ from xdplb import errors, source, wire
 from xdplb.balancer import Balancer
 from xdplb.errors import InvalidValueError, TableError, XdplbError
 from xdplb.model import (
+    IPV4,
+    IPV6,
     MAX_BACKENDS,
     Backend,
     Endpoint,
@@ -30,7 +32,7 @@ from xdplb.plan import Facts, Hop, Plan, Port, constants, make_plan, shares_port
 from xdplb.ports import NatPool, SlotRange, assign_groups, cut_groups, make_pool
 from xdplb.render import to_json, to_text
 from xdplb.selection import MAGLEV_SIZE, NO_BACKEND, build_table
-from xdplb.state import State
+from xdplb.state import FORMAT, State
 from xdplb.wire import BackendCode, FlowCode
 
 EPHEMERAL = PortRange(32768, 60999)
@@ -66,9 +68,9 @@ def plan_for(*names: str, records: tuple[wire.BackendRecord, ...] = (), **option
         ({"max_flows": 0}, "--max-flows 0 is out of range"),
         ({"ports": (PortRange(1, 9), PortRange(5, 12))}, "--port 1-9 and 5-12 overlap"),
         ({"nat_ports": (PortRange(5, 5), PortRange(5, 5))}, "--nat-ports 5 and 5 overlap"),
-        ({"service": IPv4Address("192.0.2.10")}, "is the service itself"),
-        ({"service": IPv4Address("127.0.0.1")}, "a loopback address"),
-        ({"service": IPv4Address("255.255.255.255")}, "no host's address"),
+        ({"services": (IPv4Address("192.0.2.10"),)}, "is the service itself"),
+        ({"services": (IPv4Address("127.0.0.1"),)}, "a loopback address"),
+        ({"services": (IPv4Address("255.255.255.255"),)}, "no host's address"),
     ],
 )
 def test_a_request_refuses_what_cannot_be_meant(options: dict[str, Any], message: str) -> None:
@@ -198,15 +200,16 @@ def test_a_backend_survives_the_wire() -> None:
 def test_verdict_names_come_from_the_program() -> None:
     names = source.verdicts()
     assert names[:2] == ("forward", "return")
-    assert len(set(names)) == len(names) == 18
+    assert len(set(names)) == len(names) == 20
     readme = (source.directory() / "README.md").read_text()
     assert all(f"| `{name}` |" in readme for name in names)
 
 
 def test_every_file_of_the_program_is_joined() -> None:
     there = {path.name for path in source.directory().iterdir() if path.suffix in {".h", ".c"}}
-    assert there == set(source.FILES)
-    assert all(f'#line 1 "bpf/{name}"' in source.text() for name in source.FILES)
+    assert there == {*source.files(IPV4), *source.files(IPV6)}
+    text = source.text(IPV4) + source.text(IPV6)
+    assert all(f'#line 1 "bpf/{name}"' in text for name in there)
 
 
 def test_backends_behind_one_next_hop_are_one_chain() -> None:
@@ -282,7 +285,11 @@ def test_a_state_survives_as_text() -> None:
     assert State.from_bytes(state.to_bytes() + b"\0\0\0") == state
 
 
-@pytest.mark.parametrize("change", [{"format": 2}, {"layout": {}}], ids=["format", "layout"])
+@pytest.mark.parametrize(
+    "change",
+    [{"format": FORMAT - 1}, {"format": FORMAT + 1}, {"layout": {}}],
+    ids=["older", "newer", "layout"],
+)
 def test_a_state_of_another_version_is_refused(change: dict[str, Any]) -> None:
     text = json.dumps({**json.loads(_state().to_bytes()), **change}).encode()
     with pytest.raises(TableError, match="records are of version"):

@@ -16,6 +16,7 @@ from xdplb.model import (
     DEFAULT_MAX_FLOWS,
     DEFAULT_TRANSITORY_S,
     DEFAULT_UNREPLIED_S,
+    IPV4,
     Hash,
     Mode,
     Protocol,
@@ -25,9 +26,7 @@ from xdplb.model import (
 from xdplb.render import to_json, to_text
 
 if TYPE_CHECKING:
-    from ipaddress import IPv4Address
-
-    from xdplb.model import Backend, PortRange, Reservation
+    from xdplb.model import Address, Backend, PortRange, Reservation
     from xdplb.startup import Report
 
 SECONDS = click.IntRange(1, 86400)
@@ -43,8 +42,9 @@ SECONDS = click.IntRange(1, 86400)
     help="Server that answers, with its port if it is not the one dialled. Repeat it.",
 )  # fmt: skip
 @click.option(
-    "--service", type=ADDRESS,
-    help="Address that clients dial.  [default: the interface's own]",
+    "--service", "services", type=ADDRESS, multiple=True,
+    help="Address that clients dial; one of IPv4 and one of IPv6 for both.  "
+    "[default: the interface's own]",
 )  # fmt: skip
 @click.option(
     "--port", "ports", type=PORTS, multiple=True,
@@ -104,7 +104,7 @@ def up(  # noqa: PLR0913 - one argument for each option
     *,
     ifaces: tuple[str, ...],
     backends: tuple[Backend, ...],
-    service: IPv4Address | None,
+    services: tuple[Address, ...],
     ports: tuple[PortRange, ...],
     protocols: tuple[str, ...],
     hash_kind: str,
@@ -126,11 +126,12 @@ def up(  # noqa: PLR0913 - one argument for each option
         xdplb up --iface eth0 --backend 192.0.2.10 --backend 192.0.2.11
         xdplb up --iface eth0 --port 53 --backend 192.0.2.10:5353
         xdplb up --iface eth0 --protocol tcp --port 443 --backend 192.0.2.10
+        xdplb up --iface eth0 --backend 2001:db8::10 --backend [2001:db8::11]:5353
     """
     request = Request(
         interfaces=ifaces,
         backends=backends,
-        service=service,
+        services=services,
         protocols=tuple(Protocol(item) for item in protocols),
         ports=ports or ALL_PORTS,
         hash=Hash(hash_kind),
@@ -155,10 +156,13 @@ def _say_up(report: Report, request: Request) -> None:
     on = ", ".join(f"{item.name} ({item.mode})" for item in report.interfaces)
     verb = "changed" if report.replaced else "up"
     protocols = " and ".join(request.protocols)
-    click.echo(f"{verb}: {report.service} {protocols} on {on}")
-    for backend in request.backends:
-        late = "  (no answer to ARP yet)" if backend in report.unresolved else ""
-        click.echo(f"  -> {backend}{late}")
+    for service in report.services:
+        click.echo(f"{verb}: {service} {protocols} on {on}")
+        asked_by = "ARP" if service.version == IPV4 else "neighbour discovery"
+        for backend in request.backends:
+            if backend.address.version == service.version:
+                late = f"  (no answer to {asked_by} yet)" if backend in report.unresolved else ""
+                click.echo(f"  -> {backend}{late}")
 
 
 @click.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from ipaddress import AddressValueError, IPv4Address
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
+    from xdplb.model import Address
+
+_BRACKETED: Final = re.compile(r"\[([^\]]*)\](?::(.*))?")
 _NUMBER: Final = re.compile(r"[0-9]{1,9}")
 
 
@@ -38,11 +41,11 @@ def _refuse(text: str, what: str, hint: str) -> NoReturn:
     raise InvalidValueError(f"{text!r} is not {what}", hint)
 
 
-def _address(text: str) -> IPv4Address:
+def _address(text: str) -> Address:
     try:
-        return IPv4Address(text)
-    except AddressValueError:
-        _refuse(text, "an IPv4 address", "write it like 192.0.2.10")
+        return ip_address(text)
+    except ValueError:
+        _refuse(text, "an IP address", "write it like 192.0.2.10 or 2001:db8::10")
 
 
 def _port(text: str) -> int:
@@ -51,9 +54,23 @@ def _port(text: str) -> int:
     return PortRange(int(text), int(text)).first
 
 
+def _endpoint(text: str) -> tuple[Address, int | None]:
+    """``ADDR`` or ``ADDR:PORT``; an IPv6 address before a port stands in brackets (RFC 3986)."""
+    bracketed = _BRACKETED.fullmatch(text)
+    if bracketed:
+        address, port = bracketed.groups()
+        if ":" not in address:
+            _refuse(text, "an address and a port", "brackets are for IPv6: [2001:db8::10]:53")
+    elif text.count(":") > 1:
+        address, port = text, None
+    else:
+        address, colon, port = text.partition(":")
+        port = port if colon else None
+    return _address(address), None if port is None else _port(port)
+
+
 def _backend(text: str) -> Backend:
-    address, colon, port = text.partition(":")
-    return Backend(_address(address), _port(port) if colon else None)
+    return Backend(*_endpoint(text))
 
 
 def _ports(text: str) -> PortRange:
@@ -65,10 +82,12 @@ def _ports(text: str) -> PortRange:
 
 def _reservation(text: str) -> Reservation:
     client, equals, nat_port = text.partition("=")
-    address, colon, port = client.partition(":")
-    if not (equals and colon):
-        _refuse(text, "a reservation", "write it like 192.0.2.7:5555=6666")
-    return Reservation(Endpoint(_address(address), _port(port)), _port(nat_port))
+    address, port = _endpoint(client) if equals else (None, None)
+    if address is None or port is None:
+        _refuse(
+            text, "a reservation", "write it like 192.0.2.7:5555=6666 or [2001:db8::7]:5555=6666"
+        )
+    return Reservation(Endpoint(address, port), _port(nat_port))
 
 
 ADDRESS: Final = _Value("ADDR", _address)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import socket
-from ipaddress import IPv4Address
+import time
+from ipaddress import ip_address
+from itertools import product
 from typing import TYPE_CHECKING, Any, Final
 
 from pyroute2 import IPRoute
@@ -19,17 +21,30 @@ from xdplb.errors import (
 )
 from xdplb.facts import Link, Neighbour, Way
 from xdplb.kernel.closing import Closing
+from xdplb.model import IPV4
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from xdplb.model import Address
+
 _ROUTE_UNICAST: Final = 1
 _ROUTE_LOCAL: Final = 2
-_SECONDARY: Final = 0x01
+_SECONDARY: Final = 0x01  # of IPv6: temporary (RFC 8981)
+_DUPLICATE: Final = 0x08
+_DEPRECATED: Final = 0x20
+_TENTATIVE: Final = 0x40
+_SETTLED_WITHIN_S: Final = 3.0
+_SETTLED_POLL_S: Final = 0.02
+_SCOPE_UNIVERSE: Final = 0
 _NUD_VALID: Final = 0x02 | 0x04 | 0x08 | 0x10 | 0x80 | 0x40
 _NUD_PERMANENT: Final = 0x80
 _EXT_MANAGED: Final = 1
 _MAC_LENGTH: Final = 6
+
+
+def _family(version: int) -> int:
+    return socket.AF_INET if version == IPV4 else socket.AF_INET6
 
 
 class Network(Closing):
@@ -65,6 +80,7 @@ class Network(Closing):
             name=name,
             index=message["index"],
             mac=mac,
+            mtu=int(message.get_attr("IFLA_MTU") or 0),
             kind=kind,
             peer_index=message.get_attr("IFLA_LINK") if is_veth else None,
             peer_nsid=message.get_attr("IFLA_LINK_NETNSID") if is_veth else None,
@@ -79,22 +95,48 @@ class Network(Closing):
         number = answer["nsid"] if answer else None
         return None if number is None or number < 0 else int(number)
 
-    def primary_address(self, link: Link) -> IPv4Address:
-        """The interface's first IPv4 address.
+    def primary_address(self, link: Link, version: int) -> Address:
+        """The interface's first address of an IP version; of IPv6, one that routers know.
 
         Raises:
             NotReadyError: It has none.
         """
-        for message in self._netlink.get_addr(index=link.index, family=socket.AF_INET):
+        family = _family(version)
+        for message in self._netlink.get_addr(index=link.index, family=family):
             address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-            if address and not message["flags"] & _SECONDARY:
-                return IPv4Address(address)
+            flags = message.get_attr("IFA_FLAGS") or message["flags"]
+            if not address or flags & _SECONDARY:
+                continue
+            if flags & (_DUPLICATE | _DEPRECATED | _TENTATIVE):
+                continue
+            if family == socket.AF_INET6 and message["scope"] != _SCOPE_UNIVERSE:
+                continue
+            return ip_address(address)
         raise NotReadyError(
-            f"{link.name} has no IPv4 address",
+            f"{link.name} has no IPv{version} address"
+            + ("" if version == IPV4 else " but a link's own, or one that is not ready"),
             f"give it one ('ip addr add ADDR/LEN dev {link.name}'), or say --service ADDR",
         )
 
-    def way(self, address: IPv4Address) -> Way:
+    def settle(self, link: Link) -> None:
+        """Wait while the interface's IPv6 addresses are checked for duplicates (RFC 4862 5.4).
+
+        That is for a second or two after it was set up. Before, the kernel does not ask for
+        its neighbours. Gives up after three seconds: the check may never end on a link that
+        is down.
+        """
+        deadline = time.monotonic() + _SETTLED_WITHIN_S
+        while self._is_tentative(link) and time.monotonic() < deadline:
+            time.sleep(_SETTLED_POLL_S)
+
+    def _is_tentative(self, link: Link) -> bool:
+        for message in self._netlink.get_addr(index=link.index, family=socket.AF_INET6):
+            flags = message.get_attr("IFA_FLAGS") or message["flags"]
+            if flags & _TENTATIVE and not flags & _DUPLICATE:
+                return True
+        return False
+
+    def way(self, address: Address) -> Way:
         """The route to ``address``.
 
         Raises:
@@ -102,7 +144,9 @@ class Network(Closing):
             UnreachableError: There is no route, or none to one host.
         """
         try:
-            answers = list(self._netlink.route("get", dst=f"{address}"))
+            answers = list(
+                self._netlink.route("get", dst=f"{address}", family=_family(address.version))
+            )
         except NetlinkError as error:
             raise UnreachableError(
                 f"there is no route to backend {address}",
@@ -120,23 +164,23 @@ class Network(Closing):
                 f"'ip route get {address}' shows what the kernel thinks",
             )
         gateway = message.get_attr("RTA_GATEWAY")
-        return Way(message.get_attr("RTA_OIF"), IPv4Address(gateway) if gateway else address)
+        return Way(message.get_attr("RTA_OIF"), ip_address(gateway) if gateway else address)
 
-    def neighbours(self, indexes: Sequence[int]) -> Mapping[tuple[int, IPv4Address], Neighbour]:
+    def neighbours(self, indexes: Sequence[int]) -> Mapping[tuple[int, Address], Neighbour]:
         """The neighbours on some interfaces, by interface and address."""
         known = {}
-        for index in dict.fromkeys(indexes):
-            for message in self._netlink.get_neighbours(ifindex=index, family=socket.AF_INET):
+        for index, family in product(dict.fromkeys(indexes), (socket.AF_INET, socket.AF_INET6)):
+            for message in self._netlink.get_neighbours(ifindex=index, family=family):
                 mac = message.get_attr("NDA_LLADDR")
                 is_valid = message["state"] & _NUD_VALID
-                known[index, IPv4Address(message.get_attr("NDA_DST"))] = Neighbour(
+                known[index, ip_address(message.get_attr("NDA_DST"))] = Neighbour(
                     bytes.fromhex(mac.replace(":", "")) if mac and is_valid else None,
                     bool(message["state"] & _NUD_PERMANENT),
                     bool((message.get_attr("NDA_FLAGS_EXT") or 0) & _EXT_MANAGED),
                 )
         return known
 
-    def manage(self, index: int, address: IPv4Address) -> None:
+    def manage(self, index: int, address: Address) -> None:
         """Let the kernel ask for ``address`` now, and for as long as the entry is there.
 
         A kernel before 5.16 ignores the flag: it asks once, and the next packet of its
@@ -147,7 +191,7 @@ class Network(Closing):
         """
         self._neighbour("replace", index, address, flags_ext=_EXT_MANAGED, state=0)
 
-    def unmanage(self, index: int, address: IPv4Address, *, existed: bool) -> None:
+    def unmanage(self, index: int, address: Address, *, existed: bool) -> None:
         """Undo ``manage``: forget the entry, or leave it as an ordinary one."""
         known = self.neighbours([index]).get((index, address))
         if known is None or not known.is_managed:
@@ -158,9 +202,15 @@ class Network(Closing):
         else:
             self._neighbour("del", index, address)
 
-    def _neighbour(self, command: str, index: int, address: IPv4Address, **more: Any) -> None:  # noqa: ANN401 - netlink attributes
+    def _neighbour(self, command: str, index: int, address: Address, **more: Any) -> None:  # noqa: ANN401 - netlink attributes
         try:
-            self._netlink.neigh(command, dst=f"{address}", ifindex=index, **more)
+            self._netlink.neigh(
+                command,
+                dst=f"{address}",
+                ifindex=index,
+                family=_family(address.version),
+                **more,
+            )
         except NetlinkError as error:
             if error.code == errno.EPERM:
                 raise PrivilegeError("change the kernel's neighbour table") from None

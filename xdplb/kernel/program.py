@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 from xdplb.errors import AttachError, BusyError, LoadError, PrivilegeError
 from xdplb.facts import Attached
 from xdplb.kernel import libbpf
-from xdplb.model import Mode
+from xdplb.kernel.joining import join
+from xdplb.model import IPV4, IPV6, Mode
 from xdplb.source import FUNCTION
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ _FREE_POLL_S: Final = 0.002
 
 META: Final = "meta"
 """The map that every balancer has, with its own description."""
+
+SHARED: Final = frozenset({"interfaces", "reply_limits", "verdicts"})
+"""The maps that IPv4 and IPv6 have in common; of all others each has its own."""
 
 _MODE_FLAG: Final = {Mode.NATIVE: libbpf.XDP_DRV_MODE, Mode.GENERIC: libbpf.XDP_SKB_MODE}
 
@@ -53,19 +57,52 @@ class Descriptors:
         while self._fds:
             os.close(self._fds.popitem()[1])
 
+    def of(self, version: int) -> Maps:
+        """The maps of one IP version, by their names in the program's text."""
+        return Maps(self, version)
 
-def load(code: ObjectCode, maps: Mapping[str, int] | Descriptors) -> int:
+
+class Maps:
+    """The maps of one IP version, by their names in the program's text."""
+
+    def __init__(self, every: Descriptors, version: int) -> None:
+        """Look at ``every`` as ``version`` does."""
+        self._every = every
+        self.version = version
+
+    def add(self, name: str, fd: int) -> None:
+        """Take over ``fd``."""
+        self._every.add(map_name(name, self.version), fd)
+
+    def __getitem__(self, name: str) -> int:
+        """The descriptor of the map ``name``."""
+        return self._every[map_name(name, self.version)]
+
+    def __contains__(self, name: str) -> bool:
+        """Whether there is a map ``name``."""
+        return map_name(name, self.version) in self._every
+
+
+def map_name(name: str, version: int) -> str:
+    """What the kernel knows a map of the program's text by: those of IPv6 end in a 6."""
+    return name if version == IPV4 or name in SHARED else f"{name}6"
+
+
+def load(code: Mapping[int, ObjectCode], maps: Descriptors) -> int:
     """Put the maps into the program and load it; returns its descriptor.
+
+    Args:
+        code: The program for each IP version.
+        maps: All that they name.
 
     Raises:
         LoadError: With the verifier's last lines.
     """
-    instructions = bytearray(code.instructions)
-    for index, name in code.relocations.items():
-        instructions[index * 8 + 4 : index * 8 + 8] = maps[name].to_bytes(4, "little")
-    fd, log = libbpf.load_program(FUNCTION, bytes(instructions))
+    parts = {version: _relocated(item, maps.of(version)) for version, item in code.items()}
+    instructions = join(parts[IPV4], parts[IPV6]) if len(parts) > 1 else next(iter(parts.values()))
+    fd, log = libbpf.load_program(FUNCTION, instructions)
     if fd < 0:
-        fd, log = libbpf.load_program(FUNCTION, bytes(instructions), _LOG_SIZE)
+        fd, log = libbpf.load_program(FUNCTION, instructions, _LOG_SIZE)
     if fd < 0:
         lines = [line for line in log.splitlines() if line and not line.startswith(";")]
         raise LoadError(
@@ -78,6 +115,14 @@ def load(code: ObjectCode, maps: Mapping[str, int] | Descriptors) -> int:
             "this is a fault of xdplb on this kernel: please report it",
         )
     return fd
+
+
+def _relocated(code: ObjectCode, maps: Maps) -> bytes:
+    """The instructions of ``code`` with descriptors where it names maps."""
+    instructions = bytearray(code.instructions)
+    for index, name in code.relocations.items():
+        instructions[index * 8 + 4 : index * 8 + 8] = maps[name].to_bytes(4, "little")
+    return bytes(instructions)
 
 
 def attach(ifindex: int, name: str, fd: int, mode: Mode, old_id: int | None) -> None:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Final
 from xdplb import wire
 from xdplb.errors import LoadError, TableError
 from xdplb.kernel import libbpf
-from xdplb.kernel.program import META, Descriptors
+from xdplb.kernel.program import META, Descriptors, Maps, map_name
 from xdplb.selection import MAGLEV_SIZE
 from xdplb.state import State, interface_indexes
 from xdplb.wire import SERVICE_NUMBER, BackendRecord, FlowCode, StatsRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from xdplb.kernel.compiler import ObjectCode
     from xdplb.plan import Plan
@@ -34,16 +34,7 @@ _PER_CPU: Final = frozenset({"verdicts", "backend_stats", "reply_limits"})
 _FRAGMENTED_DATAGRAMS: Final = 8192
 _MAGLEV_BYTES: Final = 2 * (MAGLEV_SIZE + 1)
 _TABLES_PER_SERVICE: Final = 2
-_FLOW_WORDS: Final = 4
 _CHUNK: Final = 1 << 16
-_RECORDS: Final = {
-    "backends": (4, wire.SIZES["backend"]),
-    "client_port": (wire.SIZES["client_key"], wire.SIZES["client_value"]),
-    "reverse_lookup": (4, wire.SIZES["flow"]),
-    "maglev": (4, _MAGLEV_BYTES),
-    "verdicts": (4, wire.U64.size),
-    "backend_stats": (4, wire.SIZES["backend_stats"]),
-}
 _POSSIBLE_CPUS: Final = Path("/sys/devices/system/cpu/possible")
 
 
@@ -62,18 +53,52 @@ def _entries(plan: Plan) -> dict[str, int]:
     }
 
 
-def create(plan: Plan, code: ObjectCode, kept: Descriptors | None) -> Descriptors:
+def _records(version: int) -> dict[str, tuple[int, int]]:
+    """Bytes of key and value in the maps that are read back."""
+    sizes = wire.SIZES[version]
+    return {
+        "backends": (4, sizes["backend"]),
+        "client_port": (sizes["client_key"], sizes["client_value"]),
+        "reverse_lookup": (4, sizes["flow"]),
+        "maglev": (4, _MAGLEV_BYTES),
+        "verdicts": (4, wire.U64.size),
+        "backend_stats": (4, sizes["backend_stats"]),
+    }
+
+
+def create(
+    plans: Sequence[Plan], code: Mapping[int, ObjectCode], kept: Descriptors | None
+) -> Descriptors:
     """Create the maps of ``code``, but for those that are ``kept`` from a running balancer.
+
+    Args:
+        plans: One for each IP version.
+        code: The program for each.
+        kept: The maps of the balancer that is being replaced.
 
     Raises:
         LoadError: The kernel has no memory for one, or refuses it.
         TableError: A kept map is not of the kind that the program expects.
     """
     maps = Descriptors()
+    try:
+        for plan in plans:
+            old = kept.of(plan.version) if kept is not None else None
+            _create_side(maps.of(plan.version), plan, code[plan.version], old)
+    except BaseException:
+        maps.close()
+        raise
+    return maps
+
+
+def _create_side(maps: Maps, plan: Plan, code: ObjectCode, kept: Maps | None) -> None:
+    """Create the maps of one IP version that are not there yet."""
     btf = libbpf.load_btf(code.btf) if code.btf else 0
     entries = _entries(plan)
     try:
         for name, kind in code.maps.items():
+            if name in maps:
+                continue
             value_size = _MAGLEV_BYTES if name == "maglev" else kind.value_size
             wanted = entries.get(name, kind.entries)
             old = kept[name] if kept is not None and name in KEPT and name in kept else None
@@ -84,16 +109,13 @@ def create(plan: Plan, code: ObjectCode, kept: Descriptors | None) -> Descriptor
                     continue
             has_types = btf and value_size == kind.value_size
             types = (btf, kind.btf_key, kind.btf_value) if has_types else (0, 0, 0)
-            maps.add(name, _create_one(name, kind.key_size, value_size, wanted, types))
+            sizes = (kind.key_size, value_size, wanted)
+            maps.add(name, _create_one(name, maps.version, sizes, types))
             if old is not None:
                 _copy_counters(old, maps[name], value_size)
-    except BaseException:
-        maps.close()
-        raise
     finally:
         if btf:
             os.close(btf)
-    return maps
 
 
 def _copy_counters(old: int, new: int, value_size: int) -> None:
@@ -105,8 +127,9 @@ def _copy_counters(old: int, new: int, value_size: int) -> None:
 
 
 def _create_one(
-    name: str, key_size: int, value_size: int, entries: int, btf: tuple[int, int, int]
+    name: str, version: int, sizes: tuple[int, int, int], btf: tuple[int, int, int]
 ) -> int:
+    """Create one map; ``sizes`` are bytes of a key, bytes of a value, and entries."""
     kind = libbpf.MAP_TYPE_ARRAY
     if name in _HASHES:
         kind = libbpf.MAP_TYPE_HASH
@@ -116,10 +139,10 @@ def _create_one(
         kind = libbpf.MAP_TYPE_PERCPU_ARRAY
     flags = libbpf.MAP_MMAPABLE if name == "reverse_lookup" else 0
     try:
-        return libbpf.create_map(kind, name, key_size, value_size, entries, flags=flags, btf=btf)
+        return libbpf.create_map(kind, map_name(name, version), *sizes, flags=flags, btf=btf)
     except OSError as error:
         raise LoadError(
-            f"the kernel does not create the map {name} of {entries} entries: {error.strerror}",
+            f"the kernel does not create the map {name} of {sizes[2]} entries: {error.strerror}",
             "ask for fewer flows with --max-flows",
         ) from error
 
@@ -135,7 +158,7 @@ def _refuse_other(name: str, fd: int, key_size: int, value_size: int) -> None:
         )
 
 
-def fill(maps: Descriptors, plan: Plan) -> None:
+def fill(maps: Maps, plan: Plan) -> None:
     """Write all that the plan decided, but the reservations.
 
     Raises:
@@ -159,7 +182,7 @@ def _write_array(fd: int, records: Sequence[bytes]) -> None:
     libbpf.update_batch(fd, keys, b"".join(records), len(records))
 
 
-def flows_by_backend(maps: Descriptors, state: State, now: int) -> Counter[int]:
+def flows_by_backend(maps: Maps, state: State, now: int) -> Counter[int]:
     """Count the flows that have not timed out, by backend number.
 
     The map is read where it lies, one word of each record: a million take 0.2 s.
@@ -176,21 +199,22 @@ def flows_by_backend(maps: Descriptors, state: State, now: int) -> Counter[int]:
     limits[int(FlowCode.RESERVED)] = 1 << 32
     newest = now + 2  # another CPU may be a tick ahead of the clock that was asked
     live: Counter[int] = Counter()
-    for word, count in _owner_words(maps["reverse_lookup"], state.capacity).items():
+    record = wire.SIZES[maps.version]["flow"]
+    for word, count in _owner_words(maps["reverse_lookup"], state.capacity, record).items():
         limit = limits.get(word >> 48 & 0xFF)
         if limit is not None and (newest - word & 0xFFFFFFFF) <= limit + 2:
             live[word >> 32 & 0xFFFF] += count
     return live
 
 
-def _owner_words(fd: int, capacity: int) -> Counter[int]:
-    """How often each owner word occurs in ``reverse_lookup``."""
-    size = capacity * wire.SIZES["flow"]
+def _owner_words(fd: int, capacity: int, record: int) -> Counter[int]:
+    """How often each owner word occurs in ``reverse_lookup``, with records of so many bytes."""
+    size = capacity * record
     with (
         mmap.mmap(fd, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE, prot=mmap.PROT_READ) as records,
         memoryview(records) as whole,
         whole[:size].cast("Q") as words,
-        words[::_FLOW_WORDS] as owners,
+        words[:: record // wire.U64.size] as owners,
     ):
         found: Counter[int] = Counter()
         for first in range(0, len(owners), _CHUNK):
@@ -199,30 +223,35 @@ def _owner_words(fd: int, capacity: int) -> Counter[int]:
         return found
 
 
-def read_flow(maps: Descriptors, index: int) -> wire.FlowRecord:
+def read_flow(maps: Maps, index: int) -> wire.FlowRecord:
     """The record of ``reverse_lookup`` at ``index``."""
-    data = libbpf.lookup(maps["reverse_lookup"], wire.U32.pack(index), wire.SIZES["flow"])
-    return wire.FlowRecord.unpack(data or bytes(wire.SIZES["flow"]))
+    size = wire.SIZES[maps.version]["flow"]
+    data = libbpf.lookup(maps["reverse_lookup"], wire.U32.pack(index), size)
+    return wire.FlowRecord.unpack(data or bytes(size))
 
 
-def read_backends(maps: Descriptors, state: State) -> list[BackendRecord]:
+def read_backends(maps: Maps, state: State) -> list[BackendRecord]:
     """The ``backends`` map, as far as numbers were ever given."""
-    size = wire.SIZES["backend"]
-    _, values = libbpf.lookup_all(maps["backends"], 4, size, state.backends)
-    records = [BackendRecord.unpack(values[at : at + size]) for at in range(0, len(values), size)]
+    size = wire.SIZES[maps.version]["backend"]
+    side = state.side(maps.version)
+    _, values = libbpf.lookup_all(maps["backends"], 4, size, side.room if side else 0)
+    records = [
+        BackendRecord.unpack(values[at : at + size], maps.version)
+        for at in range(0, len(values), size)
+    ]
     while records and int(records[-1].address) == 0:
         records.pop()
     return records
 
 
-def write_backend(maps: Descriptors, number: int, record: BackendRecord) -> None:
+def write_backend(maps: Maps, number: int, record: BackendRecord) -> None:
     """Write one record of the ``backends`` map."""
     libbpf.update(maps["backends"], wire.U32.pack(number), record.pack())
 
 
-def read_stats(maps: Descriptors, number: int) -> StatsRecord:
+def read_stats(maps: Maps, number: int) -> StatsRecord:
     """The counters of a backend, summed over the CPUs."""
-    size = wire.SIZES["backend_stats"] * possible_cpus()
+    size = wire.SIZES[maps.version]["backend_stats"] * possible_cpus()
     data = libbpf.lookup(maps["backend_stats"], wire.U32.pack(number), size)
     return StatsRecord.unpack(data) if data else StatsRecord(0, 0, 0, 0)
 
@@ -237,12 +266,13 @@ def read_verdicts(maps: Descriptors, names: Sequence[str]) -> dict[str, int]:
     return counts
 
 
-def read_shares(maps: Descriptors, state: State) -> Counter[int]:
+def read_shares(maps: Maps, state: State) -> Counter[int]:
     """How many entries of its service's Maglev table each backend number has."""
     shares: Counter[int] = Counter()
     for protocol in state.protocols:
         service = wire.U32.pack(SERVICE_NUMBER[protocol])
-        record = libbpf.lookup(maps["services"], service, wire.SIZES["service"]) or bytes(8)
+        size = wire.SIZES[maps.version]["service"]
+        record = libbpf.lookup(maps["services"], service, size) or bytes(size)
         data = libbpf.lookup(maps["maglev"], record[:4], _MAGLEV_BYTES) or b""
         shares.update(memoryview(data).cast("H")[:MAGLEV_SIZE])
     return shares
@@ -286,8 +316,9 @@ def read_meta(maps: Descriptors) -> State:
         TableError: It is of another version.
     """
     state = State.from_bytes(_meta_text(maps))
-    for name, sizes in _RECORDS.items():
-        _refuse_other(name, maps[name], *sizes)
+    for version in state.versions:
+        for name, sizes in _records(version).items():
+            _refuse_other(name, maps.of(version)[name], *sizes)
     return state
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 from pyroute2 import Ethtool
@@ -61,7 +61,7 @@ def prepare(link: Link, network: Network) -> Prepared:
 def restore(item: Restore, network: Network) -> None:
     """Put back what ``up`` changed, if it is still to be found."""
     if item.what == "neighbour":
-        network.unmanage(item.ifindex, IPv4Address(item.address), existed=item.existed)
+        network.unmanage(item.ifindex, ip_address(item.address), existed=item.existed)
         return
     path = None
     if item.netns != netns.identity():
