@@ -143,11 +143,13 @@ static __always_inline u64 packet_place(const struct packet *pkt)
 	return mac_word(pkt->eth->source) | (u64)pkt->interface << 48;
 }
 
-/* The client is at @place, where its last packet came from. */
-static __always_inline void flow_learn_client(struct flow *flow, u64 place)
+/* The client is at @place, with @tags, where its last packet came from. */
+static __always_inline void flow_learn_client(struct flow *flow, u64 place, u64 tags)
 {
 	if (*(u64 *)flow->client_mac != place)
 		*(u64 *)flow->client_mac = place;
+	if (flow->tags != tags)
+		flow->tags = tags;
 }
 
 /* The client of a reservation dials @port now: answers come from there. */
@@ -192,7 +194,7 @@ static __always_inline bool flow_touch(const struct packet *pkt, struct flow *fl
 						    owner_renew(owner, state, pkt->now));
 		if (found == owner) {
 			if (from_client)
-				flow_learn_client(flow, packet_place(pkt));
+				flow_learn_client(flow, packet_place(pkt), pkt->tags);
 			return true;
 		}
 		if (owner_is_free(owner, pkt->now))
@@ -317,7 +319,7 @@ static __always_inline enum verdict flow_open(struct packet *pkt, const struct c
 	flow->client = key->client;
 	flow->client_port = key->client_port;
 	flow->service_port = key->service_port;
-	flow_learn_client(flow, place);
+	flow_learn_client(flow, place, pkt->tags);
 	value.nat_port = *port;
 	if (client_port.insert((struct client_key *)key, &value)) {
 		flow->owner = 0;

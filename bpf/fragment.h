@@ -49,6 +49,7 @@ static __always_inline void fragment_remember(struct packet *pkt, enum verdict v
 	struct fragment_key key = fragment_key(pkt);
 	struct fragment fragment = {
 		.mac = pkt->route.destination_mac,
+		.tags = pkt->route.tags,
 		.destination = pkt->route.destination,
 		.interface = pkt->route.interface,
 		.seen = pkt->now,
@@ -93,6 +94,7 @@ static __always_inline enum verdict fragment_follow(struct packet *pkt)
 	if (!route_fits(pkt))
 		return DROP_TOO_BIG;
 	pkt->route.destination_mac = first->mac;
+	pkt->route.tags = first->tags;
 	pkt->route.destination = first->destination;
 	verdict = first->verdict;
 	if (verdict == FORWARD)

@@ -132,6 +132,7 @@ error_about_request(struct packet *pkt, const struct quote *quote, struct quote_
 	names->source = flow->client;
 	names->source_port = flow->client_port;
 	names->destination = service_address();
+	route->tags = flow->tags;
 	route->destination = flow->client;
 	route->destination_mac = mac_word(flow->client_mac);
 	if (!route->destination_mac || !route_leave(pkt, flow->interface))
@@ -175,6 +176,7 @@ error_about_answer(struct packet *pkt, const struct quote *quote, struct quote_n
 	route->destination_mac = path.backend->mac;
 	if (!route->destination_mac || !route_leave(pkt, path.backend->interface))
 		return DROP_UNRESOLVED;
+	route->tags = backend_tags(pkt, path.backend);
 	return route_fits(pkt) ? FORWARD_ERROR : DROP_TOO_BIG;
 }
 
@@ -277,6 +279,7 @@ static __always_inline enum verdict reply_error(struct packet *pkt, enum verdict
 	pkt->eth = data;
 	pkt->route.source_mac = source_mac;
 	pkt->route.destination_mac = destination_mac;
+	pkt->route.tags = pkt->tags;
 	rewrite_eth(pkt);
 	pkt->eth->type = be16(ETHERTYPE_IP);
 	ip_compose(ctx, ip, length, sender);

@@ -124,9 +124,10 @@ static __always_inline u64 ip_mend_quote(struct ip_header *ip, u64 diff)
 /* Add the header at @ip to @sum; false where it is not all there. */
 static __always_inline bool csum_add_header(struct xdp_md *ctx, struct ip_header *ip, u64 *sum)
 {
-	u32 count = ip->version_ihl & 0xf;
+	u64 count = ip->version_ihl & 0xf, noise = ip->source;
 	u32 *word = (u32 *)ip;
 
+	forget(count, noise);
 #pragma clang loop unroll(disable)
 	for (u32 done = 0; done < IPV4_WORDS; done++) {
 		opaque(word);

@@ -8,26 +8,29 @@
 #define XDPLB_NEIGHBOUR_H
 
 /*
- * Every backend behind @next_hop, by the interface of @pkt, is reached at @mac. One that is
- * known already stays known where @overrides is false.
+ * Every backend behind @next_hop, by the interface and in the VLAN of @pkt, is reached at @mac. One
+ * that is known already stays known where @overrides is false.
  */
 static __always_inline void neighbour_set(struct packet *pkt, address next_hop, u64 mac,
 					  bool overrides)
 {
 	u32 *head = next_hops.lookup(&next_hop);
-	u32 number;
+	u64 vlan = tags_vlan(pkt->tags), number;
 
 	if (!head || !packet_interface(pkt))
 		return;
 	number = *head;
+	forget(vlan, mac);
 #pragma clang loop unroll(disable)
 	for (u32 step = 0; step < MAX_NEIGHBOURS && step < MAX_BACKENDS; step++) {
-		struct backend *backend = backends.lookup(&number);
+		u32 index = number;
+		struct backend *backend = backends.lookup(&index);
 
 		if (!backend)
 			return;
-		if (backend->interface == pkt->interface && !backend->mac_is_fixed &&
-		    backend->mac != mac && (overrides || !backend->mac))
+		/* One condition of many: the verifier would follow each way through them. */
+		if (!((backend->interface ^ pkt->interface) | backend->mac_is_fixed |
+		      (tags_vlan(backend->tag) ^ vlan) | (backend->mac && !overrides)))
 			backend->mac = mac;
 		number = backend->next_neighbour;
 	}

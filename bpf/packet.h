@@ -9,6 +9,7 @@
 struct route {
 	u64 source_mac;
 	u64 destination_mac;
+	u64 tags;
 	address destination;
 	__be16 source_port;
 	__be16 destination_port;
@@ -27,6 +28,7 @@ struct route {
  */
 struct packet {
 	struct xdp_md *ctx;
+	u64 tags; /* see vlan.h; they are no longer in the packet */
 	struct eth_header *eth;
 	struct ip_header *ip;
 	struct port_header *ports;

@@ -18,6 +18,7 @@ static __always_inline void packet_blur(struct packet *pkt)
 	u64 noise = mac_word(pkt->eth->source);
 	u64 is_fragment = pkt->is_fragment, interface = pkt->interface;
 
+	forget(pkt->tags, noise);
 	if (INTERFACE_COUNT > 1) {
 		forget(interface, noise);
 		pkt->interface = interface;

@@ -122,6 +122,18 @@ static __always_inline bool host_wants(const struct packet *pkt)
 	return true;
 }
 
+/*
+ * The tags of the way to @backend, by the route of @pkt: those of its VLAN where that is known.
+ * Else a packet that stays on its interface stays in its VLAN, and one that goes to another
+ * interface leaves without.
+ */
+static __always_inline u64 backend_tags(const struct packet *pkt, const struct backend *backend)
+{
+	if (backend->tag || (INTERFACE_COUNT > 1 && pkt->route.interface != pkt->interface))
+		return backend->tag;
+	return pkt->tags;
+}
+
 /* Open the flow of @key, with @hash, by @path. FORWARD, or a DROP. */
 static __always_inline enum verdict request_open(struct packet *pkt, const struct client_key *key,
 						 u32 hash, struct path *path)
@@ -183,6 +195,7 @@ static __always_inline enum verdict request_backend(struct packet *pkt)
 		return DROP_UNRESOLVED;
 	if (!route_fits(pkt))
 		return DROP_TOO_BIG;
+	route->tags = backend_tags(pkt, path.backend);
 	route->destination = path.backend->address;
 	route->source_port = path.nat_port;
 	route->backend = path.number;

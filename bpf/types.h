@@ -33,6 +33,8 @@ enum backend_state {
  * TCP has two records.
  * @slot_first and @slot_count are its part of reverse_lookup.
  * @next_neighbour is the next backend behind the same next hop, or NO_BACKEND.
+ * @tag is that of the VLAN that it is in, as it lies in a frame; 0 if it is in none, or in that
+ * of the client.
  */
 struct backend {
 	u64 mac;
@@ -47,7 +49,7 @@ struct backend {
 	u8 mac_is_fixed;
 	u16 weight;
 	u16 next_neighbour;
-	u32 reserved_word;
+	u32 tag;
 	address next_hop;
 	RESERVED(24, 0);
 };
@@ -101,16 +103,18 @@ enum flow_state {
  * @owner is the one word that claims, refreshes and frees the record, always by
  * compare-and-swap: last_seen tick (32 bits), backend (16), state (8), generation
  * (8), from the low end up. Everything below it belongs to whoever set it.
- * @interface is where the client was last seen, and @client_mac who brought it.
+ * @interface is where the client was last seen, @client_mac who brought it, and @tags are
+ * those of its VLAN.
  */
 struct flow {
 	u64 owner;
 	u8 client_mac[6];
 	u16 interface;
+	u64 tags;
 	address client;
 	__be16 client_port;
 	__be16 service_port;
-	RESERVED(8, 28);
+	RESERVED(0, 20);
 };
 
 SIZE_IS(struct flow, 32, 64);
@@ -178,6 +182,7 @@ SIZE_IS(struct fragment_key, 12, 40);
  */
 struct fragment {
 	u64 mac;
+	u64 tags;
 	address destination;
 	u32 seen;
 	datagram_id id;
@@ -188,7 +193,7 @@ struct fragment {
 	RESERVED(0, 2);
 };
 
-SIZE_IS(struct fragment, 24, 40);
+SIZE_IS(struct fragment, 32, 48);
 
 /* Per CPU: how many ICMP errors were sent in the tick. */
 struct reply_limit {

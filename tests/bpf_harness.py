@@ -69,7 +69,7 @@ class Loaded(Closing):
         mac = bytes.fromhex(OUR_MAC.replace(":", ""))
         ports = facts.pop("ports", (Port("lo", LOOPBACK, mac, mode, redirect=False),))
         self.flags = facts.pop("flags", ())
-        hops = {item.address: Hop(item.address, 0) for item in request.backends}
+        hops = {item.address: Hop(item.address, 0, LOOPBACK) for item in request.backends}
         known = Facts(
             service=next(iter(request.services), ip_address(SERVICE_OF[request.versions[0]])),
             ports=ports,
@@ -81,7 +81,8 @@ class Loaded(Closing):
         self.plan = self._with_macs(make_plan(request, known))
         self.version = self.plan.version
         flags = (*constants(self.plan, shares_ports=shares_ports), *self.flags)
-        code = {self.version: _compiled(self.version, flags)}
+        self.code = _compiled(self.version, flags)
+        code = {self.version: self.code}
         self._every: Descriptors = tables.create([self.plan], code, None)
         self.maps = self._every.of(self.version)
         tables.fill(self.maps, self.plan)

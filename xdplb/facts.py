@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from xdplb.wire import NO_TAG
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -25,6 +27,7 @@ class Link:
     Attributes:
         mac: Six bytes.
         mtu: Bytes of the largest IP packet that it sends.
+        lower: The interface that a VLAN interface lies on; and ``tag``, which its frames have.
         kind: What made it, such as ``veth``; empty for hardware.
         peer_index: The other end of a veth pair.
         peer_nsid: The kernel's number for the peer's network namespace; None for ours.
@@ -37,6 +40,8 @@ class Link:
     kind: str = ""
     peer_index: int | None = None
     peer_nsid: int | None = None
+    lower: int | None = None
+    tag: bytes = NO_TAG
 
     @property
     def is_generic_only(self) -> bool:

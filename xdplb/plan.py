@@ -73,10 +73,14 @@ class Hop:
 
     Attributes:
         slot: Which of the balancer's interfaces, from 0.
+        ifindex: Where the kernel asks for the next hop: that interface, or a VLAN on it.
+        tag: That of the VLAN.
     """
 
     next_hop: Address
     slot: int
+    ifindex: int = 0
+    tag: bytes = wire.NO_TAG
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,9 +239,10 @@ def with_macs(plan: Plan, neighbours: Mapping[tuple[int, Address], Neighbour]) -
         neighbours: By interface index and address.
     """
     records = list(plan.records)
-    for number in plan.numbers.values():
+    for (_, backend), number in plan.numbers.items():
         record = records[number]
-        there = neighbours.get((plan.facts.ports[record.interface].index, record.next_hop))
+        hop = plan.facts.hops[backend.address]
+        there = neighbours.get((hop.ifindex, record.next_hop))
         if there is not None and there.mac is not None:
             records[number] = record._replace(mac=there.mac, mac_is_fixed=there.is_permanent)
     return replace(plan, records=tuple(records))
@@ -316,6 +321,7 @@ def _records(
                 next_neighbour=wire.NO_INDEX,
                 mac_is_fixed=False,
                 protocol=protocol,
+                tag=hop.tag,
             )
         )
     return tuple(_chain(records))

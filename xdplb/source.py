@@ -24,6 +24,7 @@ FILES: Final = (
     "hash.h",
     "ipv4.h | ipv6.h",
     "types.h",
+    "vlan.h",
     "packet.h",
     "rewrite.h",
     "maps.h",

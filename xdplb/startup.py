@@ -178,15 +178,23 @@ def _hops(
             )
         if backend.address in hops:
             continue
-        way = machine.way(backend.address)
-        if way.ifindex not in slots:
-            name = machine.interface_name(way.ifindex) or f"interface {way.ifindex}"
-            raise UnreachableError(
-                f"backend {backend} is reached through {name}, which is not the balancer's",
-                f"add --iface {name}, or correct the route",
-            )
-        hops[backend.address] = Hop(way.next_hop, slots[way.ifindex])
+        hops[backend.address] = _hop(machine, backend, slots)
     return hops
+
+
+def _hop(machine: Machine, backend: Backend, slots: Mapping[int, int]) -> Hop:
+    """The way to a backend, by one of the balancer's interfaces or a VLAN on one."""
+    way = machine.way(backend.address)
+    if way.ifindex in slots:
+        return Hop(way.next_hop, slots[way.ifindex], way.ifindex)
+    name = machine.interface_name(way.ifindex) or f"interface {way.ifindex}"
+    vlan = machine.link(name)
+    if vlan.lower is not None and vlan.lower in slots:
+        return Hop(way.next_hop, slots[vlan.lower], way.ifindex, vlan.tag)
+    raise UnreachableError(
+        f"backend {backend} is reached through {name}, which is not the balancer's",
+        f"add --iface {name}, or correct the route",
+    )
 
 
 def _modes(scene: Scene) -> list[Mode]:
@@ -205,9 +213,7 @@ def _modes(scene: Scene) -> list[Mode]:
 
 def _watch_next_hops(machine: Machine, scene: Scene, undo: ExitStack) -> list[Restore]:
     """Let the kernel ask for every next hop; returns what ``down`` has to undo."""
-    places = dict.fromkeys(
-        (scene.links[hop.slot].index, hop.next_hop) for hop in scene.hops.values()
-    )
+    places = dict.fromkeys((hop.ifindex, hop.next_hop) for hop in scene.hops.values())
     known = machine.neighbours([index for index, _ in places])
     ours = {
         (item.ifindex, item.address): item
@@ -243,7 +249,7 @@ def _start_in(
         code = machine.compile(
             {plan.version: constants(plan, shares_ports=share) for plan in plans}
         )
-        known = machine.neighbours([port.index for port in ports])
+        known = machine.neighbours([hop.ifindex for hop in scene.hops.values()])
         plans = [with_macs(plan, known) for plan in plans]
         state = describe(plans, machine.namespace(), [*watched, *changed])
         program_fd = machine.load(code, plans, state, scene.old)
@@ -361,7 +367,7 @@ def _attach(
 
 def _resolve_late(machine: Machine, plans: Sequence[Plan], program_id: int) -> list[Plan]:
     """Write the MAC addresses of next hops that answered before the program listened."""
-    known = machine.neighbours([port.index for port in plans[0].facts.ports])
+    known = machine.neighbours([hop.ifindex for hop in plans[0].facts.hops.values()])
     resolved = []
     for plan in plans:
         later = with_macs(plan, known)

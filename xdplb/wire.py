@@ -25,6 +25,14 @@ U32: Final = struct.Struct("=I")
 U64: Final = struct.Struct("=Q")
 
 
+NO_TAG: Final = bytes(4)
+
+
+def vlan_tag(protocol: int, number: int) -> bytes:
+    """The tag of a VLAN as it lies in a frame: EtherType and number (IEEE 802.1Q)."""
+    return struct.pack(">HH", protocol, number)
+
+
 class BackendCode(IntEnum):
     """``enum backend_state``."""
 
@@ -95,7 +103,7 @@ def word_to_mac(word: int) -> bytes | None:
 
 
 class BackendRecord(NamedTuple):
-    """``struct backend``."""
+    """``struct backend``; ``tag`` is that of its VLAN, four bytes as they lie in a frame."""
 
     mac: bytes | None
     address: Address
@@ -110,6 +118,7 @@ class BackendRecord(NamedTuple):
     next_neighbour: int
     mac_is_fixed: bool
     protocol: Protocol
+    tag: bytes = NO_TAG
 
     def pack(self) -> bytes:
         """The 64 bytes of the record."""
@@ -126,6 +135,7 @@ class BackendRecord(NamedTuple):
             self.mac_is_fixed,
             self.weight,
             self.next_neighbour,
+            self.tag,
             self.next_hop.packed,
         )
 
@@ -133,7 +143,7 @@ class BackendRecord(NamedTuple):
     def unpack(cls, data: bytes, version: int = IPV4) -> Self:
         """The record in ``data``, which is as long for either IP version."""
         mac, address, first, count, interface, port, state, *more = _BACKEND[version].unpack(data)
-        generation, protocol, fixed, weight, neighbour, hop = more
+        generation, protocol, fixed, weight, neighbour, tag, hop = more
         return cls(
             mac=word_to_mac(mac),
             address=ip_address(address),
@@ -148,12 +158,13 @@ class BackendRecord(NamedTuple):
             next_neighbour=neighbour,
             mac_is_fixed=bool(fixed),
             protocol=_protocol(protocol),
+            tag=tag,
         )
 
 
 _BACKEND: Final = {
-    IPV4: struct.Struct("=Q4sIIH2sBBBBHH4x4s24x"),
-    IPV6: struct.Struct("=Q16sIIH2sBBBBHH4x16s"),
+    IPV4: struct.Struct("=Q4sIIH2sBBBBHH4s4s24x"),
+    IPV6: struct.Struct("=Q16sIIH2sBBBBHH4s16s"),
 }
 
 
@@ -243,6 +254,7 @@ class FlowRecord(NamedTuple):
     service_port: int
     client_mac: bytes | None
     interface: int
+    tags: bytes = bytes(8)
 
     def pack(self) -> bytes:
         """The 32 or 64 bytes of the record."""
@@ -250,6 +262,7 @@ class FlowRecord(NamedTuple):
             self.owner.word(),
             self.client_mac or bytes(6),
             self.interface,
+            self.tags,
             self.client.packed,
             port_bytes(self.client_port),
             port_bytes(self.service_port),
@@ -259,7 +272,7 @@ class FlowRecord(NamedTuple):
     def unpack(cls, data: bytes) -> Self:
         """The record in ``data``."""
         layout = _by_size(_FLOW, data)
-        owner, mac, interface, client, client_port, service_port = layout.unpack(data)
+        owner, mac, interface, tags, client, client_port, service_port = layout.unpack(data)
         return cls(
             Owner.of(owner),
             ip_address(client),
@@ -267,12 +280,13 @@ class FlowRecord(NamedTuple):
             int.from_bytes(service_port, "big"),
             mac if any(mac) else None,
             interface,
+            tags,
         )
 
 
 _FLOW: Final = {
-    IPV4: struct.Struct("=Q6sH4s2s2s8x"),
-    IPV6: struct.Struct("=Q6sH16s2s2s28x"),
+    IPV4: struct.Struct("=Q6sH8s4s2s2s"),
+    IPV6: struct.Struct("=Q6sH8s16s2s2s20x"),
 }
 
 

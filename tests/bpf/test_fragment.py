@@ -125,15 +125,15 @@ def test_a_late_fragment_does_not_follow(balancer: Loaded) -> None:
     ((key, value),) = _remembered(balancer)
     age = round(6 * wire.TICKS_PER_S)
     seen = (clock.ticks() - age) & 0xFFFFFFFF
-    late = value[:12] + wire.U32.pack(seen) + value[16:]
+    late = value[:20] + wire.U32.pack(seen) + value[24:]
     libbpf.update(balancer.maps["fragments"], key, late)
     assert balancer.run(second).verdict == "pass_fragment"
 
 
 def _remembered(balancer: Loaded) -> list[tuple[bytes, bytes]]:
-    keys, values = libbpf.lookup_all(balancer.maps["fragments"], 12, 24, 8192)
+    keys, values = libbpf.lookup_all(balancer.maps["fragments"], 12, 32, 8192)
     return [
-        (keys[12 * at : 12 * at + 12], values[24 * at : 24 * at + 24])
+        (keys[12 * at : 12 * at + 12], values[32 * at : 32 * at + 32])
         for at in range(len(keys) // 12)
     ]
 

@@ -33,7 +33,7 @@ def two_interfaces(backend: str, **options: Any) -> Loaded:
             Port("lo", LOOPBACK, near, Mode.NATIVE, redirect=False, mtu=1500),
             Port("far", 7, far, Mode.NATIVE, redirect=False, mtu=MTU),
         ),
-        hops={address: Hop(address, 1)},
+        hops={address: Hop(address, 1, 7)},
     )
 
 

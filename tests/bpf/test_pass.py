@@ -50,7 +50,10 @@ NOT_OURS = {
     "arp request": frame(ARP(psrc=CLIENT, pdst=SERVICE), dst="ff:ff:ff:ff:ff:ff"),
     "arp cut short": frame(ARP(psrc=CLIENT, pdst=SERVICE))[:30],
     "arp for another hardware": frame(ARP(hwtype=6, psrc="172.11.0.20", pdst=SERVICE)),
-    "vlan": bytes(Ether(src=CLIENT_MAC, dst=OUR_MAC) / Dot1Q(vlan=5) / TO_US / UDP() / b"x"),
+    "three vlan tags": bytes(
+        Ether(src=CLIENT_MAC, dst=OUR_MAC)
+        / (Dot1Q(vlan=5) / Dot1Q(vlan=6) / Dot1Q(vlan=7) / TO_US / UDP() / b"x")
+    ),
     "ipv6": frame(IPv6(), UDP(dport=53), b"x"),
     "lldp": bytes(Ether(dst="01:80:c2:00:00:0e", type=0x88CC)) + bytes(40),
     "vrrp": frame(IP(src=CLIENT, dst="224.0.0.18", proto=112), b"x" * 20),

@@ -14,9 +14,9 @@ from xdplb.kernel.joining import join
 from xdplb.kernel.program import SHARED, map_name
 from xdplb.model import IPV4, IPV6
 
-FRONT = 7
+FRONT = 26
 EXIT = struct.pack("=BBhi", 0x95, 0, 0, 0)
-LONGEST = (1 << 15) - 2
+LONGEST = (1 << 15) - 26
 NAME_LENGTH = 15  # BPF_OBJ_NAME_LEN without the final 0
 
 
@@ -42,6 +42,8 @@ def _entered_at(program: bytes, frame: bytes) -> int:
                 registers[target] += immediate
             case 0x2D:
                 at += offset if registers[target] > registers[source_] else 0
+            case 0x05:
+                at += offset
             case 0x15:
                 at += offset if registers[target] == immediate else 0
             case _:
@@ -54,8 +56,12 @@ def _frame(ether_type: int, payload: int = 46) -> bytes:
     return bytes(12) + ether_type.to_bytes(2, "big") + bytes(payload)
 
 
+def _tagged(ether_type: int, tags: int) -> bytes:
+    return bytes(12) + bytes.fromhex("88a80005") * tags + _frame(ether_type)[12:]
+
+
 @given(st.integers(1, LONGEST), st.integers(1, 50))
-def test_the_joined_program_is_both_behind_seven_instructions(first: int, second: int) -> None:
+def test_the_joined_program_is_both_behind_the_look_at_the_packet(first: int, second: int) -> None:
     ipv4, ipv6 = b"4" * 8 * first, b"6" * 8 * second
     joined = join(ipv4, ipv6)
     assert len(joined) == 8 * (FRONT + first + second)
@@ -69,6 +75,13 @@ def test_an_ipv6_packet_begins_at_the_first_instruction_of_ipv6(length: int) -> 
     assert joined[8 * at :] == b"6" * 8
 
 
+@pytest.mark.parametrize("tag", ["81000007", "88a80007"])
+@pytest.mark.parametrize("tags", [1, 2])
+def test_vlan_tags_are_looked_past(tag: str, tags: int) -> None:
+    frame = bytes(12) + bytes.fromhex(tag) * tags + bytes.fromhex("86dd")
+    assert _entered_at(join(EXIT * 5, EXIT), frame) == FRONT + 5
+
+
 @pytest.mark.parametrize(
     "frame",
     [
@@ -76,10 +89,16 @@ def test_an_ipv6_packet_begins_at_the_first_instruction_of_ipv6(length: int) -> 
         _frame(0x0806),
         _frame(0xDD86),
         _frame(0x8100),
+        _tagged(0x0800, 1),
+        _tagged(0x86DD, 3),
+        _tagged(0x86DD, 1)[:17],
         _frame(0x86DD)[:13],
         b"",
     ],
-    ids=["IPv4", "ARP", "swapped", "VLAN", "cut off in the type", "empty"],
+    ids=[
+        *("IPv4", "ARP", "swapped", "a tag and zeros", "IPv4 in a VLAN", "three tags"),
+        *("cut off in the type behind a tag", "cut off in the type", "empty"),
+    ],
 )
 def test_everything_else_begins_at_the_first_instruction_of_ipv4(frame: bytes) -> None:
     assert _entered_at(join(EXIT * 5, b"6" * 8), frame) == FRONT

@@ -246,7 +246,7 @@ def test_ipv6_backends_behind_a_router_are_one_chain() -> None:
     router = IPv6Address("fe80::1")
     addresses = [NETWORK6 + number for number in range(0x10, 0x20)]
     facts = replace(
-        _facts(SERVICE6, addresses), hops={address: Hop(router, 0) for address in addresses}
+        _facts(SERVICE6, addresses), hops={address: Hop(router, 0, 2) for address in addresses}
     )
     plan = make_plan(Request(("eth0",), tuple(map(Backend, addresses))), facts)
     assert _chain(plan, router) == list(range(15, -1, -1))

@@ -22,12 +22,14 @@ from xdplb.errors import (
 from xdplb.facts import Link, Neighbour, Way
 from xdplb.kernel.closing import Closing
 from xdplb.model import IPV4
+from xdplb.wire import NO_TAG, vlan_tag
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from xdplb.model import Address
 
+ETHERTYPE_VLAN: Final = socket.htons(0x8100)
 _ROUTE_UNICAST: Final = 1
 _ROUTE_LOCAL: Final = 2
 _SECONDARY: Final = 0x01  # of IPv6: temporary (RFC 8981)
@@ -45,6 +47,12 @@ _MAC_LENGTH: Final = 6
 
 def _family(version: int) -> int:
     return socket.AF_INET if version == IPV4 else socket.AF_INET6
+
+
+def _tag(vlan: Any) -> bytes:  # noqa: ANN401 - netlink attributes
+    """The tag of a VLAN interface; the kernel says its EtherType in network order."""
+    protocol = vlan.get_attr("IFLA_VLAN_PROTOCOL") or ETHERTYPE_VLAN
+    return vlan_tag(socket.ntohs(protocol), vlan.get_attr("IFLA_VLAN_ID"))
 
 
 class Network(Closing):
@@ -76,6 +84,7 @@ class Network(Closing):
             )
         kind = message.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") or ""
         is_veth = kind == "veth"
+        vlan = message.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA") if kind == "vlan" else None
         return Link(
             name=name,
             index=message["index"],
@@ -84,6 +93,8 @@ class Network(Closing):
             kind=kind,
             peer_index=message.get_attr("IFLA_LINK") if is_veth else None,
             peer_nsid=message.get_attr("IFLA_LINK_NETNSID") if is_veth else None,
+            lower=message.get_attr("IFLA_LINK") if vlan else None,
+            tag=_tag(vlan) if vlan else NO_TAG,
         )
 
     def namespace_number(self, fd: int) -> int | None:
