@@ -111,7 +111,7 @@ static __always_inline enum verdict answer_client(struct packet *pkt)
 		return DROP_TOO_BIG;
 	if (!flow_touch(pkt, flow, flow->owner, false))
 		return CONTINUE;
-	route->tags = flow->tags;
+	route->tags = HAVE_VLAN ? flow->tags : 0;
 	route->destination = flow->client;
 	route->destination_port = flow->client_port;
 	route->backend = number;

@@ -35,6 +35,11 @@
 #define HAVE_TCP 0
 #endif
 
+/* Tagged frames are balanced, too; else they are the kernel's, and cost nothing to others. */
+#ifndef HAVE_VLAN
+#define HAVE_VLAN 1
+#endif
+
 /*
  * The address that clients dial and that the balancer speaks from, in the words that it is
  * loaded in: one of 32 bits for IPv4, two of 64 for IPv6.

@@ -148,7 +148,7 @@ static __always_inline void flow_learn_client(struct flow *flow, u64 place, u64 
 {
 	if (*(u64 *)flow->client_mac != place)
 		*(u64 *)flow->client_mac = place;
-	if (flow->tags != tags)
+	if (HAVE_VLAN && flow->tags != tags)
 		flow->tags = tags;
 }
 

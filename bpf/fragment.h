@@ -15,7 +15,7 @@ static __always_inline struct fragment_key fragment_key(const struct packet *pkt
 	struct fragment_key key = {
 		.source = pkt->ip->source,
 		.destination = pkt->ip->destination,
-		.id = pkt->id,
+		.id = FAMILY == 6 ? pkt->id : ip_id(pkt->ip),
 		.protocol = FAMILY == 6 ? 0 : pkt->ip->protocol,
 	};
 
@@ -67,7 +67,7 @@ static __always_inline void fragment_remember(struct packet *pkt, enum verdict v
 static __always_inline bool fragment_overlaps(const struct packet *pkt,
 					      const struct fragment *first)
 {
-	u32 offset = (pkt->fragment & FRAGMENT_OFFSET) * 8;
+	u32 offset = (packet_fragment(pkt) & FRAGMENT_OFFSET) * 8;
 
 	return first->protocol == PROTOCOL_TCP && offset < sizeof(struct tcp_header);
 }
@@ -80,7 +80,7 @@ static __always_inline enum verdict fragment_follow(struct packet *pkt)
 {
 	struct fragment_key key = fragment_key(pkt);
 	struct fragment *first = fragments.lookup(&key);
-	bool is_last = !(pkt->fragment & FRAGMENT_MORE);
+	bool is_last = !packet_is_fragment(pkt);
 	enum verdict verdict;
 
 	if (!first || pkt->now - first->seen > FRAGMENT_TICKS)
@@ -94,7 +94,7 @@ static __always_inline enum verdict fragment_follow(struct packet *pkt)
 	if (!route_fits(pkt))
 		return DROP_TOO_BIG;
 	pkt->route.destination_mac = first->mac;
-	pkt->route.tags = first->tags;
+	pkt->route.tags = HAVE_VLAN ? first->tags : 0;
 	pkt->route.destination = first->destination;
 	verdict = first->verdict;
 	if (verdict == FORWARD)

@@ -132,7 +132,7 @@ error_about_request(struct packet *pkt, const struct quote *quote, struct quote_
 	names->source = flow->client;
 	names->source_port = flow->client_port;
 	names->destination = service_address();
-	route->tags = flow->tags;
+	route->tags = HAVE_VLAN ? flow->tags : 0;
 	route->destination = flow->client;
 	route->destination_mac = mac_word(flow->client_mac);
 	if (!route->destination_mac || !route_leave(pkt, flow->interface))
@@ -190,7 +190,8 @@ static __always_inline enum verdict translate_error(struct packet *pkt)
 	struct quote quote;
 	enum verdict verdict;
 
-	if (!icmp_is_error(packet_icmp(pkt)->type) || pkt->is_fragment || !quote_find(pkt, &quote))
+	if (!icmp_is_error(packet_icmp(pkt)->type) || packet_is_fragment(pkt) ||
+	    !quote_find(pkt, &quote))
 		return PASS_NOT_OURS;
 	verdict = error_about_request(pkt, &quote, &names);
 	if (verdict == CONTINUE)

@@ -61,6 +61,8 @@ static __always_inline bool route_fits(const struct packet *pkt)
  */
 static __always_inline int transmit(const struct packet *pkt)
 {
+	if (pkt->route.tags && !frame_tag(pkt->ctx, pkt->route.tags))
+		return XDP_DROP;
 	if (INTERFACE_COUNT == 1)
 		return TRANSMIT_REDIRECT ? bpf_redirect(pkt->ctx->ingress_ifindex, 0) : XDP_TX;
 	if (pkt->route.ifindex == pkt->ctx->ingress_ifindex && !pkt->route.redirect)

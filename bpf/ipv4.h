@@ -87,6 +87,12 @@ static __always_inline u32 ip_length(const struct ip_header *ip)
 	return be16(ip->total_length);
 }
 
+/* The packet's place in its datagram, in the words of struct payload. */
+static __always_inline u32 ip_fragment(const struct ip_header *ip)
+{
+	return be16(ip->fragment) & (FRAGMENT_OFFSET | FRAGMENT_MORE);
+}
+
 /* Step over the header with its options. False where it is none. */
 static __always_inline bool ip_walk(struct xdp_md *ctx, struct ip_header *ip,
 				    struct payload *payload)
@@ -95,7 +101,7 @@ static __always_inline bool ip_walk(struct xdp_md *ctx, struct ip_header *ip,
 
 	payload->start = (void *)ip + header_length;
 	payload->protocol = ip->protocol;
-	payload->fragment = be16(ip->fragment) & (FRAGMENT_OFFSET | FRAGMENT_MORE);
+	payload->fragment = ip_fragment(ip);
 	payload->id = ip->id;
 	payload->id_at = 0;
 	return ip->version_ihl >> 4 == 4 && header_length >= sizeof(struct ip_header);
@@ -154,6 +160,11 @@ static __always_inline bool ip_is_sound(struct xdp_md *ctx, struct ip_header *ip
 static __always_inline bool ip_may_fragment(const struct ip_header *ip)
 {
 	return !(ip->fragment & be16(IPV4_DONT_FRAGMENT));
+}
+
+static __always_inline datagram_id ip_id(const struct ip_header *ip)
+{
+	return ip->id;
 }
 
 static __always_inline datagram_id datagram_id_of(u64 number)

@@ -128,6 +128,12 @@ static __always_inline u32 ip_length(const struct ip_header *ip)
 	return sizeof(struct ip_header) + be16(ip->payload_length);
 }
 
+/* That stands behind the header: see ip_walk(). */
+static __always_inline u32 ip_fragment(const struct ip_header *ip)
+{
+	return 0;
+}
+
 /*
  * Step over the headers up to that of UDP, TCP or ICMP, or up to a fragment that has none.
  * False where they are cut off, too many, or steer the packet elsewhere.
@@ -208,6 +214,12 @@ static __always_inline bool ip_is_sound(struct xdp_md *ctx, struct ip_header *ip
 static __always_inline bool ip_may_fragment(const struct ip_header *ip)
 {
 	return false;
+}
+
+/* That stands behind the header, too. */
+static __always_inline datagram_id ip_id(const struct ip_header *ip)
+{
+	return 0;
 }
 
 static __always_inline datagram_id datagram_id_of(u64 number)

@@ -32,16 +32,15 @@ struct packet {
 	struct eth_header *eth;
 	struct ip_header *ip;
 	struct port_header *ports;
-	u32 ip_length;	  /* bytes, IP header and payload */
-	u32 room;	  /* bytes of IP payload */
-	u32 length;	  /* bytes of UDP or TCP, as its checksum covers them */
-	u64 is_tcp;	  /* ask packet_is_tcp(); as struct payload has the protocol */
-	bool is_icmp;	  /* then @ports leads to the ICMP header */
-	bool is_fragment; /* the first one of several */
-	bool is_tail;	  /* another one: it has no ports */
-	u16 fragment;	  /* where it stands in its datagram */
-	datagram_id id;	  /* of that */
-	u32 id_at;	  /* and where that stands, for IPv6 */
+	u32 ip_length;	/* bytes, IP header and payload */
+	u32 room;	/* bytes of IP payload */
+	u32 length;	/* bytes of UDP or TCP, as its checksum covers them */
+	u64 is_tcp;	/* ask packet_is_tcp(); as struct payload has the protocol */
+	bool is_icmp;	/* then @ports leads to the ICMP header */
+	bool is_tail;	/* another one: it has no ports */
+	u16 fragment;	/* its place, for IPv6: ask packet_fragment() */
+	datagram_id id; /* what all of them have in common; see ip_walk() */
+	u32 id_at;	/* and where that stands */
 	u16 interface;
 	u32 now;
 	struct route route; /* filled once the verdict is FORWARD or RETURN */
@@ -55,6 +54,21 @@ static __always_inline void packet_clear(struct packet *pkt)
 {
 	pkt->length = 0;
 	__builtin_memset(&pkt->route, 0, sizeof(pkt->route));
+}
+
+/*
+ * The place of @pkt in its datagram, in the words of struct payload; 0 if it is all of it.
+ * That of IPv4 is read where it stands when it is wanted, which is cheaper than to keep it.
+ */
+static __always_inline u32 packet_fragment(const struct packet *pkt)
+{
+	return FAMILY == 6 ? pkt->fragment : ip_fragment(pkt->ip);
+}
+
+/* Is @pkt the first one of several fragments? Others are handled apart. */
+static __always_inline bool packet_is_fragment(const struct packet *pkt)
+{
+	return packet_fragment(pkt) & FRAGMENT_MORE;
 }
 
 /*

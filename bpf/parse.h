@@ -16,15 +16,14 @@ static __always_inline bool protocol_is_ours(u8 protocol)
 static __always_inline void packet_blur(struct packet *pkt)
 {
 	u64 noise = mac_word(pkt->eth->source);
-	u64 is_fragment = pkt->is_fragment, interface = pkt->interface;
+	u64 interface = pkt->interface;
 
-	forget(pkt->tags, noise);
+	if (HAVE_VLAN)
+		forget(pkt->tags, noise);
 	if (INTERFACE_COUNT > 1) {
 		forget(interface, noise);
 		pkt->interface = interface;
 	}
-	forget(is_fragment, noise);
-	pkt->is_fragment = is_fragment & 1;
 }
 
 /*
@@ -42,6 +41,8 @@ static __always_inline enum verdict parse_packet(struct packet *pkt)
 	struct payload payload;
 	u32 header_length;
 
+	if (HAVE_VLAN)
+		opaque(pkt->tags);
 	pkt->eth = data;
 	pkt->ip = data + sizeof(struct eth_header);
 	if ((void *)(pkt->ip + 1) > end)
@@ -72,16 +73,17 @@ static __always_inline enum verdict parse_packet(struct packet *pkt)
 	pkt->ports = payload.start;
 	pkt->room = pkt->ip_length - header_length;
 	pkt->now = bpf_jiffies64() * JIFFY_SCALE >> JIFFY_SHIFT;
-	pkt->fragment = payload.fragment;
-	pkt->id = payload.id;
-	pkt->id_at = payload.id_at;
+	if (FAMILY == 6) {
+		pkt->fragment = payload.fragment;
+		pkt->id = payload.id;
+		pkt->id_at = payload.id_at;
+	}
 	if (pkt->is_tail)
 		return CONTINUE;
 	if ((void *)(packet_udp(pkt) + 1) > end || pkt->room < sizeof(struct udp_header))
 		return PASS_NOT_OURS;
 	if (packet_is_tcp(pkt) && (!packet_tcp(pkt) || pkt->room < sizeof(struct tcp_header)))
 		return PASS_NOT_OURS;
-	pkt->is_fragment = pkt->fragment & FRAGMENT_MORE;
 	packet_blur(pkt);
 	pkt->length = 0;
 	return CONTINUE;
@@ -99,7 +101,7 @@ static __always_inline bool packet_measure(struct packet *pkt)
 	if (!packet_is_tcp(pkt)) {
 		pkt->length = be16(packet_udp(pkt)->length);
 		return pkt->length >= sizeof(struct udp_header) &&
-		       (pkt->length <= pkt->room || pkt->is_fragment);
+		       (pkt->length <= pkt->room || packet_is_fragment(pkt));
 	}
 	tcp = packet_tcp(pkt);
 	if (!tcp)
@@ -112,7 +114,7 @@ static __always_inline bool packet_measure(struct packet *pkt)
 /* CONTINUE if a packet that is ours may leave again, else the reason why not. */
 static __always_inline enum verdict packet_check(struct packet *pkt)
 {
-	if (pkt->is_fragment && pkt->room % 8)
+	if (packet_is_fragment(pkt) && pkt->room % 8)
 		return DROP_FRAGMENT;
 	if (!packet_measure(pkt))
 		return DROP_MALFORMED;

@@ -129,6 +129,8 @@ static __always_inline bool host_wants(const struct packet *pkt)
  */
 static __always_inline u64 backend_tags(const struct packet *pkt, const struct backend *backend)
 {
+	if (!HAVE_VLAN)
+		return 0;
 	if (backend->tag || (INTERFACE_COUNT > 1 && pkt->route.interface != pkt->interface))
 		return backend->tag;
 	return pkt->tags;

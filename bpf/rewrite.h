@@ -26,7 +26,7 @@ static __always_inline bool csum_is_partial(const struct packet *pkt, u16 check)
 	u64 pseudo = packet_pseudo(pkt);
 	u64 sum = pseudo;
 
-	if (check != csum_fold(pseudo) || pkt->is_fragment)
+	if (check != csum_fold(pseudo) || packet_is_fragment(pkt))
 		return false;
 	if (!MODE_GENERIC)
 		return true;

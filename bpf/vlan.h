@@ -4,6 +4,8 @@
  * is read, so that nobody else has to know of them, and put back on a packet that goes to the
  * kernel. A packet that leaves gets those of the place it goes to.
  *
+ * With HAVE_VLAN 0, tagged frames are the kernel's, and none is ever put on.
+ *
  * Tags are a word: the first in its lower half, as they lie in a frame; 0 for none.
  */
 #ifndef XDPLB_VLAN_H

@@ -214,6 +214,7 @@ class Request:
         max_flows: Flows to make room for; None for what runs, or DEFAULT_MAX_FLOWS.
         nat_ports: Ports that flows may get; empty for what runs, or the default pool.
         timeouts: Idle seconds after which a flow may lose its port.
+        vlan: Tagged frames are balanced, too.
     """
 
     interfaces: tuple[str, ...]
@@ -227,6 +228,7 @@ class Request:
     max_flows: int | None = None
     nat_ports: tuple[PortRange, ...] = ()
     timeouts: Timeouts = Timeouts()
+    vlan: bool = True
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant, before anything is touched.

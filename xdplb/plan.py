@@ -446,6 +446,7 @@ def constants(plan: Plan, *, shares_ports: bool) -> list[str]:
         "HASH_KEY_1": f"{plan.facts.hash_keys[1]}ULL",
         "MAGLEV_SIZE": MAGLEV_SIZE,
         "NAT_PORTS(RANGE)": " ".join(ranges),
+        "HAVE_VLAN": int(request.vlan),
         "HAVE_RESERVATIONS": int(bool(plan.reserved)),
         "MAX_BACKENDS": plan.room,
         "UNREPLIED_TICKS": unreplied,

@@ -178,11 +178,11 @@ def _hops(
             )
         if backend.address in hops:
             continue
-        hops[backend.address] = _hop(machine, backend, slots)
+        hops[backend.address] = _hop(machine, request, backend, slots)
     return hops
 
 
-def _hop(machine: Machine, backend: Backend, slots: Mapping[int, int]) -> Hop:
+def _hop(machine: Machine, request: Request, backend: Backend, slots: Mapping[int, int]) -> Hop:
     """The way to a backend, by one of the balancer's interfaces or a VLAN on one."""
     way = machine.way(backend.address)
     if way.ifindex in slots:
@@ -190,6 +190,11 @@ def _hop(machine: Machine, backend: Backend, slots: Mapping[int, int]) -> Hop:
     name = machine.interface_name(way.ifindex) or f"interface {way.ifindex}"
     vlan = machine.link(name)
     if vlan.lower is not None and vlan.lower in slots:
+        if not request.vlan:
+            raise InvalidValueError(
+                f"backend {backend} is reached through the VLAN {name}, and --no-vlan is given",
+                "leave --no-vlan out",
+            )
         return Hop(way.next_hop, slots[vlan.lower], way.ifindex, vlan.tag)
     raise UnreachableError(
         f"backend {backend} is reached through {name}, which is not the balancer's",

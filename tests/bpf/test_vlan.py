@@ -115,6 +115,16 @@ def test_what_is_not_for_the_service_passes_with_its_tags(
         assert (result.action, result.packet) == (XDP_PASS, packet)
 
 
+def test_without_vlans_tagged_frames_are_the_kernels() -> None:
+    with Loaded(make_request("172.11.0.20", vlan=False)) as balancer:
+        packet = tagged(udp(), TAGS["one"])
+        result = balancer.run(packet)
+        assert (result.verdict, result.packet) == ("pass_not_ours", packet)
+        balancer.change_backend(0, tag=vlan_tag(0x8100, 20))
+        balancer.open()
+        assert balancer.run(udp()).packet == balancer.forwarded(udp())
+
+
 def test_three_tags_are_the_kernels(balancer: Loaded) -> None:
     packet = tagged(ask(balancer), TAGS["two"] + TAGS["one"])
     result = balancer.run(packet)

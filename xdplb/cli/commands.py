@@ -100,6 +100,10 @@ SECONDS = click.IntRange(1, 86400)
     default=DEFAULT_TRANSITORY_S, show_default=True,
     help="The same for one that is not yet, or no longer, established.",
 )  # fmt: skip
+@click.option(
+    "--vlan/--no-vlan", default=True, show_default=True,
+    help="Balance frames with VLAN tags, too; without, they are left to the kernel.",
+)  # fmt: skip
 def up(  # noqa: PLR0913 - one argument for each option
     *,
     ifaces: tuple[str, ...],
@@ -116,6 +120,7 @@ def up(  # noqa: PLR0913 - one argument for each option
     unreplied_s: int,
     established_s: int,
     transitory_s: int,
+    vlan: bool,
 ) -> None:
     """Start balancing, or change a balancer that runs and keep its flows.
 
@@ -140,6 +145,7 @@ def up(  # noqa: PLR0913 - one argument for each option
         max_flows=max_flows,
         nat_ports=nat_ports,
         timeouts=Timeouts(unreplied_s, answered_s, transitory_s, established_s),
+        vlan=vlan,
     )
     from xdplb.kernel.compiler import Compiler  # noqa: PLC0415 - not for --help
 
