@@ -130,6 +130,12 @@
 #endif
 
 /*
+ * How much longer a port rests before another client gets it, while others are to be had: 120 s
+ * (RFC 6888 REQ-8). What was sent to its last client has arrived by then, or never will.
+ */
+#define REST_TICKS 1789
+
+/*
  * A record is written only when it is this much behind, about a second, so that a
  * hot flow dirties no cache line per packet. It is far below every timeout.
  */

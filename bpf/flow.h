@@ -70,15 +70,21 @@ static __always_inline s32 flow_timeout(u32 state)
 	return (HAVE_TCP ? udp + (tcp - udp) * (number >> 1 & 1) : udp) >> (number & 1) * 32;
 }
 
-/* May the record of @owner be given to somebody else? */
-static __always_inline bool owner_is_free(u64 owner, u32 now)
+/* For how many ticks the record of @owner could have been given away; below 1, it cannot be. */
+static __always_inline s64 owner_overdue(u64 owner, u32 now)
 {
 	s32 idle = now - owner_seen(owner);
 	u32 state = owner_state(owner);
 
 	if (state == FLOW_FREE)
-		return true;
-	return idle > flow_timeout(state) && state != FLOW_RESERVED;
+		return REST_TICKS + 1;
+	return state == FLOW_RESERVED ? 0 : (s64)idle - flow_timeout(state);
+}
+
+/* May the record of @owner be given to somebody else? */
+static __always_inline bool owner_is_free(u64 owner, u32 now)
+{
+	return owner_overdue(owner, now) > 0;
 }
 
 /* NAT port (host order) -> offset in the pool; false where it is not in the pool. */
@@ -226,22 +232,51 @@ static __always_inline void flow_forget(const struct flow *flow, u64 owner, __be
 		client_port.delete(&key);
 }
 
+/* What is looked for among the records of @backend, and what was found. */
+struct search {
+	const struct backend *backend;
+	address client; /* who wants it */
+	u32 home;
+	u32 now;
+	u64 claimed; /* the owner word to claim it with */
+	u32 offset;  /* the place that was found */
+	u64 owner;   /* the word that was there */
+};
+
+/* Claim the record at the place that @search has found, if nobody was faster. */
+static __always_inline bool search_claim(const struct search *search, struct flow *flow)
+{
+	return __sync_val_compare_and_swap(&flow->owner, search->owner, search->claimed) ==
+	       search->owner;
+}
+
+/* The record at the place that @search has found. */
+static __always_inline struct flow *search_flow(const struct search *search)
+{
+	u32 index = search->backend->slot_first + search->offset;
+
+	return reverse_lookup.lookup(&index);
+}
+
 /*
- * Look for a free record of @backend and claim it with @claimed. True with its offset and
- * the word it had; false when none was free.
+ * Look for a free record and claim it. False when none was free.
  *
- * The @home of the flow comes first. Then follow PROBE_WINDOWS windows spread over the
+ * The home of the flow comes first. Then follow PROBE_WINDOWS windows spread over the
  * whole range, from a random place on: all of a range of up to PROBE_WINDOWS *
  * PROBE_WINDOW records. Nobody outside can tell the port (RFC 6056): the one place comes
  * of a secret hash, the other of chance.
+ *
+ * A record that has timed out only just now is the last choice, unless the new flow is of the
+ * same client: an answer may still be on its way to it.
  */
-static __always_inline bool flow_probe(const struct backend *backend, u32 home, u32 now,
-				       u64 claimed, u32 *offset, u64 *owner)
+static __always_inline bool flow_probe(struct search *search)
 {
 	u64 chance = bpf_get_prandom_u32();
-	u32 count = backend->slot_count;
+	u32 count = search->backend->slot_count;
 	u32 start = chance * count >> 32;
 	u32 stride = count / PROBE_WINDOWS;
+	u64 spare = 0, spare_owner = 0;
+	struct flow *flow;
 
 	if (!count)
 		return false;
@@ -249,49 +284,63 @@ static __always_inline bool flow_probe(const struct backend *backend, u32 home, 
 		stride = PROBE_WINDOW;
 	forget(count, chance);
 	forget(stride, chance);
+	forget(spare, chance);
+	forget(spare_owner, chance);
 #pragma clang loop unroll(disable)
 	for (u32 step = 0; step < HOME_PLACES + PROBE_WINDOWS * PROBE_WINDOW; step++) {
 		u32 probe = step - HOME_PLACES;
 		u32 place = start + probe / PROBE_WINDOW * stride + probe % PROBE_WINDOW;
-		struct flow *flow;
-		u32 index;
+		s64 overdue;
 
-		place = (step < HOME_PLACES ? home + step : place) % count;
-		index = backend->slot_first + place;
-		flow = reverse_lookup.lookup(&index);
+		search->offset = (step < HOME_PLACES ? search->home + step : place) % count;
+		flow = search_flow(search);
 		if (!flow)
 			continue;
-		*offset = place;
-		*owner = flow->owner;
-		if (owner_is_free(*owner, now) &&
-		    __sync_val_compare_and_swap(&flow->owner, *owner, claimed) == *owner)
-			return true;
+		search->owner = flow->owner;
+		overdue = owner_overdue(search->owner, search->now);
+		if (overdue <= 0)
+			continue;
+		if (overdue > REST_TICKS || address_is(flow->client, search->client)) {
+			if (search_claim(search, flow))
+				return true;
+		} else if (!spare_owner) {
+			spare = search->offset;
+			spare_owner = search->owner;
+			forget(spare, chance);
+			forget(spare_owner, chance);
+		}
 	}
-	return false;
+	search->offset = spare;
+	search->owner = spare_owner;
+	flow = search_flow(search);
+	return flow && spare_owner && search_claim(search, flow);
 }
 
 /*
- * Claim a free record toward backend number @number, for a flow with @hash. Returns the
- * record, its port in @port, or NULL when none was free. The record is looked up anew
+ * Claim a free record toward backend number @number, for a flow of @client with @hash. Returns
+ * the record, its port in @port, or NULL when none was free. The record is looked up anew
  * after the search, so that the verifier need not follow each place of it to the end.
  */
-static __always_inline struct flow *flow_claim(const struct backend *backend, u32 number, u32 hash,
-					       u32 now, __be16 *port)
+static __always_inline struct flow *flow_claim(const struct backend *backend, u32 number,
+					       address client, u32 hash, u32 now, __be16 *port)
 {
-	u64 claimed = owner_word(now, number, FLOW_CLAIMED, backend->generation);
+	struct search search = {
+		.backend = backend,
+		.client = client,
+		.home = flow_home(backend, hash),
+		.now = now,
+		.claimed = owner_word(now, number, FLOW_CLAIMED, backend->generation),
+	};
 	struct flow *flow;
-	u32 offset, index;
-	u64 owner;
 
-	if (!flow_probe(backend, flow_home(backend, hash), now, claimed, &offset, &owner))
+	if (!flow_probe(&search))
 		return NULL;
-	index = backend->slot_first + offset;
-	flow = reverse_lookup.lookup(&index);
+	flow = search_flow(&search);
 	if (!flow)
 		return NULL;
-	*port = nat_port(offset);
-	if (owner_state(owner) != FLOW_FREE)
-		flow_forget(flow, owner, *port);
+	*port = nat_port(search.offset);
+	if (owner_state(search.owner) != FLOW_FREE)
+		flow_forget(flow, search.owner, *port);
 	return flow;
 }
 
@@ -309,7 +358,7 @@ static __always_inline enum verdict flow_open(struct packet *pkt, const struct c
 	struct client_value value = { .backend = number };
 	struct client_value *other;
 	u64 place = packet_place(pkt);
-	struct flow *flow = flow_claim(backend, number, hash, pkt->now, port);
+	struct flow *flow = flow_claim(backend, number, key->client, hash, pkt->now, port);
 
 	if (!packet_refresh(pkt))
 		return DROP_MALFORMED;

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from bpf_harness import XDP_DROP, Loaded, make_request
 from packets import udp
+from scapy.layers.inet import IP
+from scapy.layers.l2 import Ether
 
 from xdplb import wire
 from xdplb.kernel import clock, libbpf, tables
@@ -131,6 +133,65 @@ def test_an_answer_to_a_reclaimed_port_goes_to_nobody_else(small: Loaded) -> Non
     small.age(31, port=2003)
     small.open(port=3000, dport=123)
     assert small.run(late).verdict != "return"
+
+
+BACKEND = {4: "172.11.0.20", 6: "2001:db8::20"}
+OTHER = {4: "172.11.0.23", 6: "2001:db8::23"}
+UNREPLIED_S = 30
+REST_S = 120
+
+
+@pytest.fixture(params=[4, 6])
+def four(request: pytest.FixtureRequest) -> Iterator[Loaded]:
+    """Four places, so every flow has its home in all of them, and takes the first that will do."""
+    with Loaded(make_request(BACKEND[request.param], max_flows=4)) as loaded:
+        yield loaded
+
+
+def test_a_timed_out_port_rests_before_another_client_gets_it(four: Loaded) -> None:
+    first = four.open(port=2000)
+    four.age(UNREPLIED_S + REST_S - 1, port=2000)
+    other = OTHER[four.version]
+    assert four.open(other).nat_port == first.nat_port + 1
+    four.age(UNREPLIED_S + REST_S + 1, port=2000)
+    assert four.open(other, port=3000).nat_port == first.nat_port
+    assert_consistent(four)
+
+
+def test_the_same_client_gets_a_timed_out_port_at_once(four: Loaded) -> None:
+    first = four.open(port=2000)
+    four.age(UNREPLIED_S + 1, port=2000)
+    assert four.open(port=2001).nat_port == first.nat_port
+    assert_consistent(four)
+
+
+def test_no_port_rests_while_a_new_client_has_no_other(four: Loaded) -> None:
+    values = fill(four, 4)
+    for port in range(2001, 2004):
+        four.age(UNREPLIED_S + 1, port=port)
+    opened = [four.open(OTHER[four.version], port=port) for port in range(3000, 3003)]
+    assert [value.nat_port for value in opened] == [value.nat_port for value in values[1:]]
+    assert four.run(udp(src=OTHER[four.version], sport=3003)).verdict == "drop_no_port"
+    assert_consistent(four)
+
+
+def test_a_port_that_has_rested_is_preferred_wherever_it_is(small: Loaded) -> None:
+    fill(small, 16)
+    for port in range(2000, 2016):
+        small.age(UNREPLIED_S + 1, port=port)
+    rested = small.index(port=2011).nat_port
+    small.age(UNREPLIED_S + REST_S + 1, port=2011)
+    assert small.open(OTHER[4]).nat_port == rested
+    assert_consistent(small)
+
+
+def test_a_late_answer_reaches_no_other_client_while_there_are_other_ports(small: Loaded) -> None:
+    late = small.answer(small.open())
+    small.age(UNREPLIED_S + 1)
+    for number in range(15):
+        small.open(f"10.0.0.{number + 1}")
+    assert Ether(small.run(late).packet)[IP].dst == small.client
+    assert_consistent(small)
 
 
 def test_an_index_entry_that_leads_nowhere_is_replaced(small: Loaded) -> None:
