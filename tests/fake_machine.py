@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
-from xdplb.facts import Attached, Link, Neighbour, Prepared, Running, Usage, Way
+from xdplb.facts import Attached, Link, Neighbour, Prepared, Running, Split, Usage, Way
 from xdplb.model import IPV4, IPV6, Backend, Mode, PortRange, Request
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class FakeMachine:
         self.loaded: list[tuple[list[Plan], State]] = []
         self.locked = False
         self.prepared = Prepared(redirect=False)
+        self.splits: dict[str, Split] = {}
         self.ids: dict[int, int] = {}
         self.usages = {
             IPV4: Usage({0: 3, 1: 1}, {0: (5, 500, 4, 400)}, {0: 3, 1: 1}),
@@ -105,6 +106,9 @@ class FakeMachine:
     def prepare(self, link: Link) -> Prepared:
         del link
         return self.prepared
+
+    def split(self, link: Link) -> Split:
+        return self.splits.get(link.name, Split())
 
     def restore(self, item: Restore) -> None:
         assert self.locked

@@ -102,9 +102,8 @@ class Lab(Closing):
         self._cleanup.close()
 
     def ip(self, where: str, command: str, *more: str) -> str:
-        """``ip`` in the balancer's ("b") or the hosts' ("h") namespace."""
-        namespace = self.balancer if where == "b" else self.hosts
-        return run("ip", "-n", namespace, *command.split(), *more).stdout
+        """``ip`` in a namespace; ``where`` is as for ``inside``."""
+        return run("ip", "-n", self._namespace(where), *command.split(), *more).stdout
 
     def link(self, where: str, name: str) -> tuple[int, str]:
         """Index and MAC address of an interface."""
@@ -117,9 +116,17 @@ class Lab(Closing):
         self.ip("h", f"address add 2001:db8::{number}/64 dev outside nodad")
 
     def inside(self, where: str, *command: str) -> list[str]:
-        """The command, to be run in a namespace; unlike ``ip netns exec`` it leaves mounts."""
-        namespace = self.balancer if where == "b" else self.hosts
-        return ["nsenter", f"--net=/run/netns/{namespace}", *command]
+        """The command, to be run in a namespace; unlike ``ip netns exec`` it leaves mounts.
+
+        Args:
+            where: "b" for the balancer, "h" for the hosts; "f" and "s" for the hosts of
+                ``far_network`` and ``second_network``.
+            command: The command and its arguments.
+        """
+        return ["nsenter", f"--net=/run/netns/{self._namespace(where)}", *command]
+
+    def _namespace(self, where: str) -> str:
+        return self.balancer if where == "b" else self.hosts + where.strip("h")
 
     def process(self, where: str, *command: str) -> subprocess.Popen[bytes]:
         """Start a program; it is ended with the lab."""
@@ -170,15 +177,15 @@ class Lab(Closing):
     @contextmanager
     def far_network(self, mtu: int = 1500) -> Iterator[None]:
         """A host 10.9.0.2 behind a router, 172.11.0.22, whose link to it has this MTU."""
-        far = f"{self.hosts}f"
+        far = self._namespace("f")
         run("ip", "netns", "add", far)
         try:
             self.ip("h", f"link add near type veth peer name far netns {far}")
             self.ip("h", "address add 10.9.0.1/24 dev near")
             self.ip("h", f"link set near mtu {mtu} up")
-            run("ip", "-n", far, "address", "add", "10.9.0.2/24", "dev", "far")
-            run("ip", "-n", far, "link", "set", "far", "up")
-            run("ip", "-n", far, "route", "add", "default", "via", "10.9.0.1")
+            self.ip("f", "address add 10.9.0.2/24 dev far")
+            self.ip("f", "link set far up")
+            self.ip("f", "route add default via 10.9.0.1")
             run(*self.inside("h", "sysctl", "-q", "-w", "net.ipv4.ip_forward=1"))
             self.ip("b", "route add 10.9.0.0/24 via 172.11.0.22")
             yield
@@ -188,14 +195,27 @@ class Lab(Closing):
     @contextmanager
     def far_network6(self, mtu: int = 1500) -> Iterator[None]:
         """The same for IPv6: a host 2001:db8:9::2 behind a router, 2001:db8::22."""
-        far = f"{self.hosts}f"
         with self.far_network(mtu):
             self.ip("h", "address add 2001:db8:9::1/64 dev near nodad")
-            run("ip", "-n", far, "address", "add", "2001:db8:9::2/64", "dev", "far", "nodad")
-            run("ip", "-n", far, "route", "add", "default", "via", "2001:db8:9::1")
+            self.ip("f", "address add 2001:db8:9::2/64 dev far nodad")
+            self.ip("f", "route add default via 2001:db8:9::1")
             run(*self.inside("h", "sysctl", "-q", "-w", "net.ipv6.conf.all.forwarding=1"))
             self.ip("b", "route add 2001:db8:9::/64 via 2001:db8::22")
             yield
+
+    def second_network(self) -> None:
+        """A host 172.12.0.20 and 2001:db8:12::20, behind the balancer's interface "second"."""
+        name = self._namespace("s")
+        run("ip", "netns", "add", name)
+        self._cleanup.callback(run, "ip", "netns", "delete", name)
+        self.ip("b", "link add second type veth peer name servers netns", name)
+        for where, device, last in (("b", "second", 1), ("s", "servers", 20)):
+            self.ip(where, f"address add 172.12.0.{last}/24 dev {device}")
+            self.ip(where, f"address add 2001:db8:12::{last}/64 dev {device} nodad")
+            self.ip(where, f"link set {device} up")
+        self.ip("s", "link set lo up")
+        for gateway in ("172.12.0.1", "2001:db8:12::1"):
+            self.ip("s", f"route add default via {gateway}")
 
     def keep(self, sock: _Socket) -> None:
         """Close a socket with the lab."""
@@ -206,8 +226,7 @@ class Lab(Closing):
         return self._socket(address, 0, "h", SOCK_STREAM)
 
     def _socket(self, address: str, port: int, where: str, kind: SocketKind) -> _Socket:
-        names = {"b": self.balancer, "h": self.hosts, "f": f"{self.hosts}f"}
-        with netns.inside(Path("/run/netns") / names[where]):
+        with netns.inside(Path("/run/netns") / self._namespace(where)):
             sock = _Socket(AF_INET6 if ":" in address else AF_INET, kind)
         sock.bind((address, port))
         sock.settimeout(3)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _GENERIC_ONLY: Final = frozenset(
     {"bridge", "macvlan", "macvtap", "ipvlan", "vlan", "dummy", "vxlan", "geneve", "gre", "gretap"}
 )
+# Kinds whose packets have come through other interfaces, which may have put them together.
+_STACKED: Final = (_GENERIC_ONLY | {"bond", "team"}) - {"dummy"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,11 @@ class Link:
     def is_generic_only(self) -> bool:
         """Whether native mode is known to be impossible."""
         return self.kind in _GENERIC_ONLY or self.name == "lo"
+
+    @property
+    def is_stacked(self) -> bool:
+        """Whether its packets have come through other interfaces of this machine."""
+        return self.kind in _STACKED
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +92,21 @@ class Prepared:
     redirect: bool
     restore: Restore | None = None
     warning: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """How it is made sure that packets arrive by an interface one by one.
+
+    Attributes:
+        off: Every offload that is off for that, as ``down`` would put it back.
+        changed: Those of them that were on.
+        warnings: What a person has to do, where we could not.
+    """
+
+    off: frozenset[Restore] = frozenset()
+    changed: tuple[Restore, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

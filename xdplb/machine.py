@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from xdplb.facts import Attached, Link, Neighbour, Prepared, Running, Usage, Way
+    from xdplb.facts import Attached, Link, Neighbour, Prepared, Running, Split, Usage, Way
     from xdplb.model import Address, Mode, PortRange
     from xdplb.plan import Plan
     from xdplb.state import Restore, State
@@ -56,6 +56,9 @@ class Machine(Protocol):
 
     def prepare(self, link: Link) -> Prepared:
         """Make sure that what a native program sends by ``link`` arrives."""
+
+    def split(self, link: Link) -> Split:
+        """Make sure that no super-packet meets a generic program on ``link``."""
 
     def restore(self, item: Restore) -> None:
         """Put back one thing that was changed."""

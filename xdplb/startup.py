@@ -286,8 +286,9 @@ def _prepare(
     machine: Machine, scene: Scene, mode: Mode, undo: ExitStack
 ) -> tuple[tuple[Port, ...], list[Restore], list[str]]:
     """How to leave by each interface, what was changed for that, and what a person must know."""
-    ports, notes = [], []
-    changed = [
+    ports = []
+    changed, notes = _split(machine, scene, mode, undo)
+    changed += [
         item for item in (scene.old.state.restore if scene.old else ()) if item.what == "gro"
     ]
     for link in scene.links:
@@ -302,6 +303,30 @@ def _prepare(
                 notes.append(prepared.warning)
         ports.append(Port(link.name, link.index, link.mac, mode, redirect, link.mtu))
     return tuple(ports), changed, notes
+
+
+def _split(
+    machine: Machine, scene: Scene, mode: Mode, undo: ExitStack
+) -> tuple[list[Restore], list[str]]:
+    """Let packets come one by one where the kernel takes no larger ones.
+
+    A generic program meets TCP and UDP in super-packets of up to 64 KB, and the kernel sends
+    what is larger than the MTU back by the interface it came in by, but by no other one.
+    """
+    if mode is not Mode.GENERIC or len(scene.links) == 1:
+        return [], []
+    old = scene.old.state.restore if scene.old else ()
+    changed: list[Restore] = []
+    notes: list[str] = []
+    for link in scene.links:
+        split = machine.split(link)
+        changed += [item for item in old if item in split.off and item not in changed]
+        for item in split.changed:
+            undo.callback(machine.restore, item)
+            if item not in changed:
+                changed.append(item)
+        notes += split.warnings
+    return changed, notes
 
 
 def _facts(scene: Scene, ports: tuple[Port, ...], service: Address) -> Facts:

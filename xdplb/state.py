@@ -36,11 +36,13 @@ class Restore:
     """Something that ``up`` changed outside and ``down`` puts back.
 
     Attributes:
-        what: ``gro`` (switched on at a veth peer) or ``neighbour`` (made managed).
+        what: ``gro`` (switched on at a veth peer), ``offload`` (switched off at an interface
+            or its veth peer) or ``neighbour`` (made managed).
         netns: Inode of the network namespace.
         ifindex: The interface there.
-        address: The neighbour; empty for ``gro``.
+        address: The neighbour; empty for the others.
         existed: The neighbour was known before, only not managed.
+        feature: The kernel's name of the offload; empty for the others.
     """
 
     what: str
@@ -48,6 +50,7 @@ class Restore:
     ifindex: int
     address: str = ""
     existed: bool = False
+    feature: str = ""
 
 
 @dataclass(frozen=True, slots=True)

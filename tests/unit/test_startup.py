@@ -11,7 +11,7 @@ from fake_machine import MAC, NEW_ID, OWN, FakeMachine, request
 
 from xdplb.balancer import Balancer
 from xdplb.errors import AttachError, BusyError, InvalidValueError, TableError
-from xdplb.facts import Attached, Neighbour, Prepared, Running
+from xdplb.facts import Attached, Neighbour, Prepared, Running, Split
 from xdplb.model import Mode, PortRange
 from xdplb.state import Restore
 
@@ -27,6 +27,11 @@ BOTH = ("eth0", "eth1")
 OLD_ID = 50
 HOP, HOP6 = ip_address("192.0.2.10"), ip_address("2001:db8::10")
 GRO = Restore("gro", 1, 9)
+TSO = tuple(Restore("offload", 1, index, feature="tx-tcp-segmentation") for index in (8, 9))
+SPLITS = {
+    "eth0": Split(frozenset(TSO[:1]), TSO[:1]),
+    "eth1": Split(frozenset(TSO[1:]), TSO[1:], ("look at eth1",)),
+}
 
 
 class Machine(FakeMachine):
@@ -116,6 +121,53 @@ def test_what_was_done_for_native_mode_is_undone_before_generic(machine: Machine
     Balancer(machine).up(request())
     assert machine.restored == [GRO]
     assert GRO not in machine.loaded[-1][1].restore
+
+
+class TestSplit:
+    """Generic mode over several interfaces: offloads that are switched off, and on again."""
+
+    def test_one_interface_splits_nothing(self, machine: Machine) -> None:
+        machine.splits = SPLITS
+        Balancer(machine).up(request(mode=Mode.GENERIC))
+        assert TSO[0] not in machine.loaded[0][1].restore
+
+    def test_native_mode_splits_nothing(self, machine: Machine) -> None:
+        machine.splits = SPLITS
+        Balancer(machine).up(request(interfaces=BOTH))
+        assert TSO[0] not in machine.loaded[0][1].restore
+
+    def test_what_was_switched_off_is_put_back_by_down(self, machine: Machine) -> None:
+        machine.splits = SPLITS
+        report = Balancer(machine).up(request(interfaces=BOTH, mode=Mode.GENERIC))
+        assert report.notes == ("look at eth1",)
+        machine.run_on()
+        Balancer(machine).down()
+        assert [item for item in machine.restored if item.what == "offload"] == [*TSO]
+
+    def test_what_was_switched_off_is_put_back_when_a_later_step_fails(
+        self, machine: Machine
+    ) -> None:
+        machine.splits = SPLITS
+        machine.fail["load"] = [TableError("no")]
+        with pytest.raises(TableError):
+            Balancer(machine).up(request(interfaces=BOTH, mode=Mode.GENERIC))
+        assert [item for item in machine.restored if item.what == "offload"] == [*TSO[::-1]]
+
+    def test_a_second_up_remembers_what_the_first_one_changed(self, machine: Machine) -> None:
+        machine.splits = SPLITS
+        Balancer(machine).up(request(interfaces=BOTH, mode=Mode.GENERIC))
+        _settle(machine)
+        machine.splits = {"eth0": Split(frozenset(TSO[:1])), "eth1": SPLITS["eth1"]}
+        Balancer(machine).up(request(interfaces=BOTH))
+        assert [item for item in machine.loaded[-1][1].restore if item in TSO] == [*TSO]
+        assert machine.restored == []
+
+    def test_a_second_up_with_one_interface_puts_everything_back(self, machine: Machine) -> None:
+        machine.splits = SPLITS
+        Balancer(machine).up(request(interfaces=BOTH, mode=Mode.GENERIC))
+        _settle(machine)
+        Balancer(machine).up(request())
+        assert machine.restored == [*TSO]
 
 
 def test_a_next_hop_that_is_no_longer_used_is_let_go(machine: Machine) -> None:

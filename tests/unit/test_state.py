@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
@@ -12,7 +13,7 @@ from xdplb import wire
 from xdplb.balancer import Balancer
 from xdplb.errors import TableError
 from xdplb.model import IPV4, IPV6, Endpoint, Reservation
-from xdplb.state import Side, State, interface_indexes
+from xdplb.state import Restore, Side, State, interface_indexes
 
 SERVICES = (ip_address("192.0.2.2"), ip_address("2001:db8::2"))
 RESERVED = (
@@ -33,6 +34,24 @@ def test_a_state_of_both_ip_versions_survives_as_text() -> None:
     assert state.reservations == RESERVED
     assert State.from_bytes(state.to_bytes() + b"\0\0\0") == state
     assert interface_indexes(state.to_bytes()) == [2]
+
+
+def test_what_down_puts_back_survives_as_text() -> None:
+    items = (
+        Restore("gro", 7, 2),
+        Restore("neighbour", 7, 3, "192.0.2.10", existed=True),
+        Restore("offload", 7, 4, feature="tx-tcp-segmentation"),
+    )
+    state = replace(_state("192.0.2.10", services=1), restore=items)
+    assert State.from_bytes(state.to_bytes()).restore == items
+
+
+def test_a_state_from_before_offloads_were_switched_is_read() -> None:
+    document = json.loads(_state("192.0.2.10", services=1).to_bytes())
+    assert document["restore"]
+    for item in document["restore"]:
+        del item["feature"]
+    assert State.from_bytes(json.dumps(document).encode()).restore[0].feature == ""
 
 
 def test_a_state_knows_its_sides_by_ip_version() -> None:

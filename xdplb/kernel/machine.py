@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from xdplb.facts import Attached, Link, Neighbour, Prepared, Way
+    from xdplb.facts import Attached, Link, Neighbour, Prepared, Split, Way
     from xdplb.kernel.links import Network
     from xdplb.kernel.program import Descriptors
     from xdplb.model import Address, Mode, PortRange
@@ -126,6 +126,12 @@ class Machine(Closing):
         from xdplb.kernel import veth  # noqa: PLC0415 - pyroute2, see above
 
         return veth.prepare(link, self._network)
+
+    def split(self, link: Link) -> Split:
+        """Make sure that no super-packet meets a generic program on ``link``."""
+        from xdplb.kernel import veth  # noqa: PLC0415 - pyroute2, see above
+
+        return veth.split(link, self._network)
 
     def restore(self, item: Restore) -> None:
         """Put back one thing that ``up`` changed."""

@@ -1,8 +1,14 @@
-"""The other end of a veth pair: it takes what XDP sends only when it is prepared.
+"""The other end of a veth pair, which XDP cannot do without.
 
-A frame that XDP redirects into a veth waits in the peer's ring until NAPI fetches it, and
-the peer runs NAPI only with GRO on or an XDP program of its own (drivers/net/veth.c).
+Native mode: a frame that XDP redirects into a veth waits in the peer's ring until NAPI fetches
+it, and the peer runs NAPI only with GRO on or an XDP program of its own (drivers/net/veth.c).
 XDP_TX even insists on the program. So the peer's GRO is switched on, wherever it lives.
+
+Generic mode: a veth hands on what its peer's stack has not cut, TCP segments and UDP datagrams
+of up to 64 KB in one piece, and the kernel redirects none of them by another interface
+(xdp_ok_fwd_dev). So the peer's stack is told to cut them, as the kernel itself does for a native
+program (veth_xdp_set). GRO of the interface itself does not matter: the kernel puts nothing
+together before a generic program (netif_elide_gro).
 """
 
 from __future__ import annotations
@@ -10,22 +16,19 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from pyroute2 import Ethtool
-
-from xdplb.facts import Prepared
-from xdplb.kernel import netns, program
+from xdplb.facts import Prepared, Split
+from xdplb.kernel import netns, offloads, program
 from xdplb.model import Mode
 from xdplb.state import Restore
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from xdplb.facts import Link
     from xdplb.kernel.links import Network
-
-_GRO: Final = "generic-receive-offload"
 
 
 def prepare(link: Link, network: Network) -> Prepared:
@@ -36,8 +39,7 @@ def prepare(link: Link, network: Network) -> Prepared:
     if not is_found:
         return Prepared(
             redirect=True,
-            warning=f"the peer of {link.name} is in a network namespace out of reach: run "
-            f"'ethtool -K NAME gro on' there, for the interface with index {link.peer_index}",
+            warning=_out_of_reach(link, "ethtool -K NAME gro on"),
         )
     with netns.inside(path):
         name = netns.interface_name(link.peer_index)
@@ -47,7 +49,7 @@ def prepare(link: Link, network: Network) -> Prepared:
         if attached is not None and attached.mode is Mode.NATIVE:
             return Prepared(redirect=False)
         try:
-            was_on = _switch_gro(name, on=True)
+            was_on = offloads.switch_gro(name, on=True)
         except OSError as error:
             return Prepared(
                 redirect=True,
@@ -56,6 +58,60 @@ def prepare(link: Link, network: Network) -> Prepared:
             )
         restore = None if was_on else Restore("gro", netns.identity(), link.peer_index)
         return Prepared(redirect=True, restore=restore)
+
+
+def split(link: Link, network: Network) -> Split:
+    """Make sure that no super-packet meets a generic program on ``link``."""
+    parts = [_switch_off(link.name, link.index, offloads.RECEIVE)]
+    if link.peer_index is not None:
+        parts.append(_split_peer(link, link.peer_index, network))
+    elif link.is_stacked:
+        warning = (
+            f"packets may be put together before they come to {link.name}, and those would not "
+            "pass: run 'ethtool -K NAME gro off' for the interfaces below it"
+        )
+        parts.append(Split(warnings=(warning,)))
+    return Split(
+        off=frozenset().union(*(part.off for part in parts)),
+        changed=tuple(item for part in parts for item in part.changed),
+        warnings=tuple(item for part in parts for item in part.warnings),
+    )
+
+
+def _split_peer(link: Link, peer_index: int, network: Network) -> Split:
+    """Let the stack at the other end of ``link`` cut what it sends."""
+    path, is_found = _peer_namespace(link, network)
+    if not is_found:
+        words = offloads.command("NAME", offloads.SEGMENTATION)
+        return Split(warnings=(_out_of_reach(link, words),))
+    with netns.inside(path):
+        name = netns.interface_name(peer_index)
+        if name is None:
+            return Split(warnings=(f"the peer of {link.name} has gone",))
+        return _switch_off(name, peer_index, offloads.SEGMENTATION)
+
+
+def _switch_off(name: str, index: int, features: Sequence[str]) -> Split:
+    """Switch offloads of an interface in the current namespace off."""
+    changed, stuck = offloads.switch(name, features, on=False)
+    place = netns.identity()
+    items = {item: Restore("offload", place, index, feature=item) for item in features}
+    warning = (
+        f"{', '.join(stuck)} of {name} cannot be switched off, and packets larger than the MTU "
+        f"will not pass: try '{offloads.command(name, stuck)}' in its namespace"
+    )
+    return Split(
+        off=frozenset(items.values()),
+        changed=tuple(items[item] for item in changed),
+        warnings=(warning,) if stuck else (),
+    )
+
+
+def _out_of_reach(link: Link, command: str) -> str:
+    return (
+        f"the peer of {link.name} is in a network namespace out of reach: run '{command}' "
+        f"there, for the interface with index {link.peer_index}"
+    )
 
 
 def restore(item: Restore, network: Network) -> None:
@@ -70,9 +126,13 @@ def restore(item: Restore, network: Network) -> None:
             return  # the namespace has gone, and the interface with it
     with netns.inside(path):
         name = netns.interface_name(item.ifindex)
-        if name is not None:
-            with suppress(OSError):
-                _switch_gro(name, on=False)
+        if name is None:
+            return
+        if item.what == "offload":
+            offloads.switch(name, (item.feature,), on=True)
+            return
+        with suppress(OSError):
+            offloads.switch_gro(name, on=False)
 
 
 def _inode(path: Path) -> int:
@@ -80,15 +140,6 @@ def _inode(path: Path) -> int:
         return path.stat().st_ino
     except OSError:
         return 0
-
-
-def _switch_gro(name: str, *, on: bool) -> bool:
-    """Set GRO of an interface in the current namespace; returns what it was."""
-    with Ethtool() as tool:
-        was_on = bool(tool.get_offload_flags(name)[_GRO])
-        if was_on != on:
-            tool.set_offload_flag(name, _GRO, on)
-        return was_on
 
 
 def _peer_namespace(link: Link, network: Network) -> tuple[Path | None, bool]:

@@ -1,0 +1,60 @@
+"""Offloads of an interface in the current namespace, by the names that the kernel has for them."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from pyroute2 import Ethtool
+from pyroute2.ethtool.ioctl import EthtoolError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+GRO: Final = "generic-receive-offload"
+RECEIVE: Final = ("rx-gro-hw", "rx-lro")
+"""What a device puts together before the kernel sees it."""
+SEGMENTATION: Final = ("tx-tcp-segmentation", "tx-tcp6-segmentation", "tx-udp-segmentation")
+"""What a stack leaves to its device to cut; it cuts by itself without."""
+
+
+def switch_gro(name: str, *, on: bool) -> bool:
+    """Set GRO of an interface; returns what it was.
+
+    Raises:
+        OSError: The kernel said no.
+    """
+    with Ethtool() as tool:
+        was_on = bool(tool.get_offload_flags(name)[GRO])
+        if was_on != on:
+            tool.set_offload_flag(name, GRO, on)
+        return was_on
+
+
+def switch(name: str, features: Sequence[str], *, on: bool) -> tuple[list[str], list[str]]:
+    """Set some features of an interface, as far as it lets itself be set.
+
+    Returns:
+        Which features are no longer as they were, and which should not be so, but are.
+    """
+    with Ethtool() as tool, suppress(OSError, EthtoolError):
+        known = tool.get_features(name)
+        wrong = [
+            item
+            for item in features
+            if item in known.features and known.features[item].enable != on
+        ]
+        for item in wrong:
+            known.features[item].enable = on
+        if wrong:
+            with suppress(OSError, EthtoolError):  # also where a part was done
+                tool.set_features(name, known)
+        now = tool.get_features(name).features
+        changed = [item for item in wrong if now[item].enable == on]
+        return changed, [item for item in wrong if item not in changed]
+    return [], []
+
+
+def command(name: str, features: Sequence[str]) -> str:
+    """What a person types to switch features off."""
+    return " ".join(("ethtool", "-K", name, *(f"{item} off" for item in features)))
