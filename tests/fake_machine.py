@@ -46,6 +46,7 @@ class FakeMachine:
         self.managed: list[Address] = []
         self.flags: dict[int, list[str]] = {}
         self.loaded: list[tuple[list[Plan], State]] = []
+        self.changed: list[tuple[int, Plan, State]] = []
         self.locked = False
         self.prepared = Prepared(redirect=False)
         self.splits: dict[str, Split] = {}
@@ -171,6 +172,10 @@ class FakeMachine:
 
     def set_backend(self, program_id: int, number: int, record: BackendRecord) -> None:
         del program_id, number, record
+
+    def change(self, running: Running, plan: Plan, state: State) -> None:
+        self._step("change")
+        self.changed.append((running.program_id, plan, state))
 
     def usage(self, running: Running, version: int) -> Usage:
         assert version in running.state.versions

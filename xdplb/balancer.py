@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from xdplb import live
 from xdplb.errors import NotReadyError
 from xdplb.model import (
     Backend,
-    BackendState,
     BackendStatus,
     BalancerStatus,
     InterfaceStatus,
     ServiceStatus,
 )
+from xdplb.plan import BACKEND_CODES
 from xdplb.startup import start
 from xdplb.wire import BackendCode
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from xdplb.facts import Running, Usage
     from xdplb.machine import Machine
@@ -27,11 +29,7 @@ if TYPE_CHECKING:
     from xdplb.state import AttachedTo, Side
     from xdplb.wire import BackendRecord
 
-_STATES = {
-    BackendCode.UP: BackendState.UP,
-    BackendCode.DRAIN: BackendState.DRAIN,
-    BackendCode.DOWN: BackendState.DOWN,
-}
+_STATES = {code: state for state, code in BACKEND_CODES.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +108,45 @@ class Balancer:
             machine.restore(restore)
         machine.await_freed(maps)
         return Stopped(tuple(names), running.program_id)
+
+    @contextmanager
+    def changing(self, interface: str | None) -> Iterator[Running]:
+        """The balancer to change, while nobody else changes one.
+
+        Args:
+            interface: One that it sits on; None where there is only one balancer.
+
+        Raises:
+            NotReadyError: There is none, or no telling which.
+        """
+        self._machine.require_privileges()
+        with self._machine.lock():
+            chosen = self._chosen([interface] if interface else ())
+            if not chosen:
+                raise NotReadyError("no balancer is up", "'xdplb up' starts one")
+            if len(chosen) > 1:
+                raise NotReadyError("several balancers are up", "say which one with --iface NAME")
+            yield chosen[0]
+
+    def add_backend(self, backend: Backend, interface: str | None = None) -> live.Change:
+        """Give a running balancer another backend; see ``live.add``."""
+        with self.changing(interface) as running:
+            return live.add(self._machine, running, backend)
+
+    def remove_backend(self, backend: Backend, interface: str | None = None) -> live.Change:
+        """Take a backend away; see ``live.remove``."""
+        with self.changing(interface) as running:
+            return live.remove(self._machine, running, backend)
+
+    def edit_backend(
+        self,
+        backend: Backend,
+        how: Callable[[Backend], Backend],
+        interface: str | None = None,
+    ) -> live.Change:
+        """Change a backend's state or weight; see ``live.edit``."""
+        with self.changing(interface) as running:
+            return live.edit(self._machine, running, backend, how)
 
     def status(self) -> list[BalancerStatus]:
         """Everything that is known of every balancer here."""

@@ -107,6 +107,9 @@ class Machine(Protocol):
     def set_backend(self, program_id: int, number: int, record: BackendRecord) -> None:
         """Write one backend of a running balancer."""
 
+    def change(self, running: Running, plan: Plan, state: State) -> None:
+        """Write what of a plan differs from what runs, and the new description."""
+
     def usage(self, running: Running, version: int) -> Usage:
         """The counters of a running balancer for one IP version."""
 

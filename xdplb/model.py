@@ -145,11 +145,13 @@ class Backend:
         address: Where it answers.
         port: Its port, or None to keep the port that the client dialled.
         weight: Its share of the selections, relative to the others'.
+        state: Whether it gets new flows; one that is asked for with ``up`` does.
     """
 
     address: Address
     port: int | None = None
     weight: int = 1
+    state: BackendState = BackendState.UP
 
     def __post_init__(self) -> None:
         """Refuse a weight that no record can hold.

@@ -19,6 +19,7 @@ from xdplb.model import (
     MAX_BACKENDS,
     Address,
     Backend,
+    BackendState,
     Hash,
     Mode,
     PortRange,
@@ -39,6 +40,11 @@ MIN_BACKENDS: Final = 256
 _REFRESH_TICKS: Final = 16
 BUCKET_STEPS: Final = 8
 MAX_NEIGHBOURS: Final = 1024
+BACKEND_CODES: Final = {
+    BackendState.UP: BackendCode.UP,
+    BackendState.DRAIN: BackendCode.DRAIN,
+    BackendState.DOWN: BackendCode.DOWN,
+}
 _HASH_NUMBER: Final = {Hash.SRC_DST: 0, Hash.FIVE_TUPLE: 1, Hash.SRC: 2}
 
 
@@ -207,7 +213,11 @@ def make_plan(request: Request, facts: Facts) -> Plan:
     room = _room(len(records))
     tables = {
         protocol: build_table(
-            [(number, backend) for (one, backend), number in numbers.items() if one is protocol]
+            [
+                (number, backend)
+                for (one, backend), number in numbers.items()
+                if one is protocol and backend.state is BackendState.UP
+            ]
         )
         for protocol in request.protocols
     }
@@ -304,14 +314,19 @@ def _records(
         hop = facts.hops[backend.address]
         group = slots[protocol, backend.address]
         wanted = (protocol, backend.address, backend.port)
-        is_same = old is not None and (old.protocol, old.address, old.port) == wanted
+        # One that was away meanwhile is another one: its flows have gone elsewhere.
+        is_same = (
+            old is not None
+            and old.state is not BackendCode.UNUSED
+            and (old.protocol, old.address, old.port) == wanted
+        )
         generation = 0 if old is None else old.generation + (0 if is_same else 1)
         records.append(
             BackendRecord(
                 mac=old.mac if is_same and old is not None else None,
                 address=backend.address,
                 port=backend.port,
-                state=BackendCode.UP,
+                state=BACKEND_CODES[backend.state],
                 generation=generation & 0xFF,
                 slot_first=group.first,
                 slot_count=group.count,

@@ -67,6 +67,39 @@ def _backend(item: BackendStatus) -> dict[str, Any]:
     }
 
 
+def backends_to_json(balancers: Sequence[BalancerStatus]) -> str:
+    """The backends alone, each with its service."""
+    return json.dumps(
+        {
+            "version": JSON_VERSION,
+            "backends": [
+                {
+                    "service": f"{service.address}",
+                    "protocol": service.protocol,
+                    **_backend(backend),
+                }
+                for item in balancers
+                for service in item.services
+                for backend in service.backends
+            ],
+        },
+        indent=2,
+    )
+
+
+def backends_to_text(balancers: Sequence[BalancerStatus]) -> str:
+    """The backends alone as a table."""
+    if not balancers:
+        return "no balancer is up in this network namespace"
+    rows = [
+        (f"{service.address} {service.protocol}", *_row(backend), f"{backend.backend.weight}")
+        for item in balancers
+        for service in item.services
+        for backend in service.backends
+    ]
+    return "\n".join(line[2:] for line in _table([("service", *_COLUMNS, "weight"), *rows], 4))
+
+
 _COLUMNS = ("backend", "state", "mac", "share", "flows", "packets in", "packets out")
 _FIRST_NUMBER = 3
 
@@ -92,30 +125,31 @@ def _balancer_lines(item: BalancerStatus) -> list[str]:
 
 def _service_lines(item: ServiceStatus, on: str) -> list[str]:
     ports = "all ports" if item.ports == ALL_PORTS else f"port {_ports(item)}"
-    rows = [
-        (
-            f"{backend.backend}",
-            f"{backend.state}",
-            backend.mac or "unresolved",
-            f"{backend.share:.1%}",
-            f"{backend.flows}",
-            f"{backend.packets_in}",
-            f"{backend.packets_out}",
-        )
-        for backend in item.backends
-    ]
+    rows = [_row(backend) for backend in item.backends]
     return [
         f"{item.address} {item.protocol}, {ports}, by {item.hash}, on {on}",
         *_table([_COLUMNS, *rows]),
     ]
 
 
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+def _row(backend: BackendStatus) -> tuple[str, ...]:
+    return (
+        f"{backend.backend}",
+        f"{backend.state}",
+        backend.mac or "unresolved",
+        f"{backend.share:.1%}",
+        f"{backend.flows}",
+        f"{backend.packets_in}",
+        f"{backend.packets_out}",
+    )
+
+
+def _table(rows: Sequence[Sequence[str]], first_number: int = _FIRST_NUMBER) -> list[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:
         cells = [
-            cell.rjust(width) if column >= _FIRST_NUMBER else cell.ljust(width)
+            cell.rjust(width) if column >= first_number else cell.ljust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append("  " + "  ".join(cells).rstrip())

@@ -73,7 +73,7 @@ def start(machine: Machine, request: Request) -> Report:
     machine.require_privileges()
     with machine.lock(), ExitStack() as undo:
         scene = survey(machine, request)
-        watched = _watch_next_hops(machine, scene, undo)
+        watched = watch(machine, scene.hops, scene.old, undo)
         notes = []
         for mode in (modes := _modes(scene)):
             try:
@@ -178,12 +178,23 @@ def _hops(
             )
         if backend.address in hops:
             continue
-        hops[backend.address] = _hop(machine, request, backend, slots)
+        hops[backend.address] = find_hop(machine, request, backend, slots)
     return hops
 
 
-def _hop(machine: Machine, request: Request, backend: Backend, slots: Mapping[int, int]) -> Hop:
-    """The way to a backend, by one of the balancer's interfaces or a VLAN on one."""
+def find_hop(machine: Machine, request: Request, backend: Backend, slots: Mapping[int, int]) -> Hop:
+    """The way to a backend, by one of the balancer's interfaces or a VLAN on one.
+
+    Args:
+        machine: Where.
+        request: What is to run.
+        backend: Of that.
+        slots: The balancer's interfaces: their places by their indexes.
+
+    Raises:
+        UnreachableError: The way is by another interface, or there is none.
+        InvalidValueError: It is by a VLAN, and those are not wanted.
+    """
     way = machine.way(backend.address)
     if way.ifindex in slots:
         return Hop(way.next_hop, slots[way.ifindex], way.ifindex)
@@ -216,13 +227,22 @@ def _modes(scene: Scene) -> list[Mode]:
 # Changes
 
 
-def _watch_next_hops(machine: Machine, scene: Scene, undo: ExitStack) -> list[Restore]:
-    """Let the kernel ask for every next hop; returns what ``down`` has to undo."""
-    places = dict.fromkeys((hop.ifindex, hop.next_hop) for hop in scene.hops.values())
+def watch(
+    machine: Machine, hops: Mapping[Address, Hop], old: Running | None, undo: ExitStack
+) -> list[Restore]:
+    """Let the kernel ask for every next hop; returns what ``down`` has to undo.
+
+    Args:
+        machine: Where.
+        hops: The way to each backend address.
+        old: A balancer that runs and has asked for some of them.
+        undo: What to do when a later step fails.
+    """
+    places = dict.fromkeys((hop.ifindex, hop.next_hop) for hop in hops.values())
     known = machine.neighbours([index for index, _ in places])
     ours = {
         (item.ifindex, item.address): item
-        for item in (scene.old.state.restore if scene.old else ())
+        for item in (old.state.restore if old else ())
         if item.what == "neighbour"
     }
     restore = []

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import click
 
 from xdplb import __version__
+from xdplb.cli.backend import backend
 from xdplb.cli.commands import down, status, up
 from xdplb.errors import XdplbError
 
@@ -53,7 +54,7 @@ def commands(ctx: click.Context, *, netns: str | None, verbose: bool) -> None:
         enter(netns)
 
 
-for command in (up, status, down):
+for command in (up, status, down, backend):
     commands.add_command(command)
 
 

@@ -16,6 +16,7 @@ from xdplb.facts import Running, Usage
 from xdplb.kernel import clock, libbpf, netns, program, reservations, tables
 from xdplb.kernel.closing import Closing
 from xdplb.kernel.compiler import Compiler, ObjectCode
+from xdplb.wire import BackendCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -254,6 +255,25 @@ class Machine(Closing):
         """Write one record of a running balancer's ``backends`` map."""
         with self._maps(program_id) as maps:
             tables.write_backend(maps.of(record.address.version), number, record)
+
+    def change(self, running: Running, plan: Plan, state: State) -> None:
+        """Write what of a plan differs from what runs, and the new description.
+
+        New backends are there before the table names them, and those that are gone are named
+        by no table when they go.
+        """
+        with self._maps(running.program_id) as every:
+            maps = every.of(plan.version)
+            tables.write_meta(every, state)
+            old = running.records[plan.version]
+            tables.change(maps, plan, old)
+            gone = [
+                now
+                for now, before in zip(plan.records, old, strict=False)
+                if now.state is BackendCode.UNUSED and before.state is not now.state
+            ]
+            if gone:  # else reserved flows stay where they are, like all others
+                reservations.reserve(every, [plan], running)
 
     def usage(self, running: Running, version: int) -> Usage:
         """The counters of a running balancer for one IP version."""

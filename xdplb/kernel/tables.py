@@ -15,12 +15,13 @@ from xdplb.kernel import libbpf
 from xdplb.kernel.program import META, Descriptors, Maps, map_name
 from xdplb.selection import MAGLEV_SIZE
 from xdplb.state import State, interface_indexes
-from xdplb.wire import SERVICE_NUMBER, BackendRecord, FlowCode, StatsRecord
+from xdplb.wire import SERVICE_NUMBER, BackendCode, BackendRecord, FlowCode, StatsRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from xdplb.kernel.compiler import ObjectCode
+    from xdplb.model import Protocol
     from xdplb.plan import Plan
 
 KEPT: Final = (
@@ -35,6 +36,7 @@ _FRAGMENTED_DATAGRAMS: Final = 8192
 _MAGLEV_BYTES: Final = 2 * (MAGLEV_SIZE + 1)
 _TABLES_PER_SERVICE: Final = 2
 _CHUNK: Final = 1 << 16
+_META_ROOM: Final = 1 << 14
 _POSSIBLE_CPUS: Final = Path("/sys/devices/system/cpu/possible")
 
 
@@ -169,12 +171,53 @@ def fill(maps: Maps, plan: Plan) -> None:
     for address, number in plan.next_hops.items():
         libbpf.update(maps["next_hops"], address.packed, wire.U32.pack(number))
     _write_array(maps["interfaces"], plan.interface_records())
-    for protocol, table in plan.tables.items():
-        service = SERVICE_NUMBER[protocol]
-        first = service * _TABLES_PER_SERVICE
-        data = table.tobytes().ljust(_MAGLEV_BYTES, b"\0")
-        libbpf.update(maps["maglev"], wire.U32.pack(first), data)
-        libbpf.update(maps["services"], wire.U32.pack(service), wire.service_record(first))
+    for protocol in plan.tables:
+        _write_table(maps, plan, protocol, SERVICE_NUMBER[protocol] * _TABLES_PER_SERVICE)
+
+
+def _write_table(maps: Maps, plan: Plan, protocol: Protocol, number: int) -> None:
+    """Write a Maglev table, and then that it is the one that counts."""
+    data = plan.tables[protocol].tobytes().ljust(_MAGLEV_BYTES, b"\0")
+    libbpf.update(maps["maglev"], wire.U32.pack(number), data)
+    service = wire.U32.pack(SERVICE_NUMBER[protocol])
+    libbpf.update(maps["services"], service, wire.service_record(number))
+
+
+def change(maps: Maps, plan: Plan, old: Sequence[BackendRecord]) -> None:
+    """Write what of a plan differs from the ``old`` records, in an order that no packet minds.
+
+    Raises:
+        TableError: The kernel refuses a record.
+    """
+    differing = [
+        (number, record)
+        for number, record in enumerate(plan.records)
+        if number >= len(old) or record != old[number]
+    ]
+    for number, record in differing:
+        if record.state is not BackendCode.UNUSED:
+            write_backend(maps, number, record)
+    if any(record.slot_count and number >= len(old) for number, record in differing) or any(
+        record.address != old[number].address for number, record in differing if number < len(old)
+    ):
+        _write_array(maps["backend_ports"], [bucket.pack() for bucket in plan.buckets()])
+    for address, number in plan.next_hops.items():
+        libbpf.update(maps["next_hops"], address.packed, wire.U32.pack(number))
+    for protocol in plan.tables:
+        first = SERVICE_NUMBER[protocol] * _TABLES_PER_SERVICE
+        counts = active_table(maps, protocol)
+        _write_table(maps, plan, protocol, first + (1 if counts == first else 0))
+    for number, record in differing:
+        if record.state is BackendCode.UNUSED:
+            write_backend(maps, number, record)
+
+
+def active_table(maps: Maps, protocol: Protocol) -> int:
+    """Which Maglev table of a service counts."""
+    size = wire.SIZES[maps.version]["service"]
+    service = wire.U32.pack(SERVICE_NUMBER[protocol])
+    record = libbpf.lookup(maps["services"], service, size) or bytes(size)
+    return int(wire.U32.unpack(record[: wire.U32.size])[0])
 
 
 def _write_array(fd: int, records: Sequence[bytes]) -> None:
@@ -270,10 +313,8 @@ def read_shares(maps: Maps, state: State) -> Counter[int]:
     """How many entries of its service's Maglev table each backend number has."""
     shares: Counter[int] = Counter()
     for protocol in state.protocols:
-        service = wire.U32.pack(SERVICE_NUMBER[protocol])
-        size = wire.SIZES[maps.version]["service"]
-        record = libbpf.lookup(maps["services"], service, size) or bytes(size)
-        data = libbpf.lookup(maps["maglev"], record[:4], _MAGLEV_BYTES) or b""
+        number = wire.U32.pack(active_table(maps, protocol))
+        data = libbpf.lookup(maps["maglev"], number, _MAGLEV_BYTES) or b""
         shares.update(memoryview(data).cast("H")[:MAGLEV_SIZE])
     return shares
 
@@ -285,16 +326,33 @@ def add_meta(maps: Descriptors, state: State, program_fd: int) -> None:
         LoadError: The kernel refuses.
     """
     text = state.to_bytes()
+    size = _META_ROOM * (len(text) // _META_ROOM + 2)
     try:
-        fd = libbpf.create_map(libbpf.MAP_TYPE_ARRAY, META, 4, -(-len(text) // 8) * 8, 1)
+        fd = libbpf.create_map(libbpf.MAP_TYPE_ARRAY, META, 4, size, 1)
         maps.add(META, fd)
-        libbpf.update(fd, wire.U32.pack(0), text.ljust(-(-len(text) // 8) * 8, b"\0"))
+        libbpf.update(fd, wire.U32.pack(0), text.ljust(size, b"\0"))
         libbpf.bind_map(program_fd, fd)
     except OSError as error:
         raise LoadError(
             f"the kernel does not keep the balancer's description: {error.strerror}",
             "xdplb needs Linux 5.10 or later",
         ) from error
+
+
+def write_meta(maps: Descriptors, state: State) -> None:
+    """Replace the description of a running balancer.
+
+    Raises:
+        TableError: It has become too long.
+    """
+    size = libbpf.map_info(maps[META]).value_size
+    text = state.to_bytes()
+    if len(text) > size:
+        raise TableError(
+            "the balancer's description has become too long for its map",
+            "run 'xdplb up' again with all backends: it makes more room and keeps the flows",
+        )
+    libbpf.update(maps[META], wire.U32.pack(0), text.ljust(size, b"\0"))
 
 
 def _meta_text(maps: Descriptors) -> bytes:
