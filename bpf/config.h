@@ -150,6 +150,26 @@
 /* A new flow that finds them taken looks at so many windows of so many records. */
 #define PROBE_WINDOWS 4
 #define PROBE_WINDOW 32
+#define PROBE_PLACES (PROBE_WINDOWS * PROBE_WINDOW)
+
+/* And before that at these, where clients have a part of the records of their own. */
+#define NEAR_WINDOWS 2
+#define NEAR_PLACES (CLIENT_WINDOW ? NEAR_WINDOWS * PROBE_WINDOW : 0)
+
+/* How many flows one client may have; 0 for as many as it likes. */
+#ifndef CLIENT_LIMIT
+#define CLIENT_LIMIT 0
+#endif
+
+/* Counters in each row of client_flows, a power of two. */
+#ifndef CLIENT_COUNTERS
+#define CLIENT_COUNTERS 1024
+#endif
+
+/* How many records a client's flows are spread over; 0 for all of a backend's. */
+#ifndef CLIENT_WINDOW
+#define CLIENT_WINDOW 0
+#endif
 
 /* How long the fragments of a datagram may follow its first one: 5 s (RFC 6146 asks for 2). */
 #define FRAGMENT_TICKS 75

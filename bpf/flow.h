@@ -46,6 +46,12 @@ static __always_inline bool owner_is_flow(u64 owner)
 	return owner_state(owner) >= FLOW_UNREPLIED;
 }
 
+/* Is there one that counts toward its client's limit? */
+static __always_inline bool owner_is_counted(u64 owner)
+{
+	return owner_is_flow(owner) && owner_state(owner) != FLOW_RESERVED;
+}
+
 /* Was the flow opened toward @backend, number @number, and not toward one that had it before? */
 static __always_inline bool owner_is_toward(u64 owner, const struct backend *backend, u32 number)
 {
@@ -210,13 +216,31 @@ static __always_inline bool flow_touch(const struct packet *pkt, struct flow *fl
 	return true;
 }
 
-/* The first place of a flow with @hash among @backend's records; a home is never cut off. */
-static __always_inline u32 flow_home(const struct backend *backend, u32 hash)
+/*
+ * The first place of a flow of @client with @hash among @backend's records; a home is never
+ * cut off.
+ */
+static __always_inline u32 flow_home(const struct backend *backend, address client, u32 hash)
 {
-	return (u64)hash * (backend->slot_count / HOME_PLACES) >> 32 << HOME_SHIFT;
+	u32 groups = backend->slot_count / HOME_PLACES;
+	u32 group;
+
+	if (!limit_has_window(groups))
+		return (u64)hash * groups >> 32 << HOME_SHIFT;
+	group = limit_window(client, groups) + ((u64)hash * LIMIT_GROUPS >> 32);
+	return (group < groups ? group : group - groups) << HOME_SHIFT;
 }
 
-/* Take the index entry of an idle @flow away before its record is used anew. */
+/* Take the index entry of @key away, if it leads to @port of backend number @number. */
+static __always_inline void flow_unindex(struct client_key *key, u32 number, __be16 port)
+{
+	struct client_value *value = client_port.lookup(key);
+
+	if (value && value->nat_port == port && value->backend == number)
+		client_port.delete(key);
+}
+
+/* Take an idle @flow from its client before its record is used anew: index entry and count. */
 static __always_inline void flow_forget(const struct flow *flow, u64 owner, __be16 port)
 {
 	struct client_key key = {
@@ -226,21 +250,29 @@ static __always_inline void flow_forget(const struct flow *flow, u64 owner, __be
 		.service_port = flow->service_port,
 		.protocol = owner_state(owner) >= TCP_OPENING ? PROTOCOL_TCP : PROTOCOL_UDP,
 	};
-	struct client_value *value = client_port.lookup(&key);
 
-	if (value && value->nat_port == port && value->backend == owner_backend(owner))
-		client_port.delete(&key);
+	if (owner_is_counted(owner))
+		limit_uncount(key.client);
+	flow_unindex(&key, owner_backend(owner), port);
 }
 
-/* What is looked for among the records of @backend, and what was found. */
+/*
+ * What is looked for among the records of @backend, and what was found.
+ *
+ * A client at its limit can only have a record of its own again, once that has timed out. Where
+ * none is seen, and @has_own stays 0, the count is not of flows that are here: it is that of others
+ * with the same hash, or of a backend that is gone. Then the client is served like any other.
+ */
 struct search {
 	const struct backend *backend;
 	address client; /* who wants it */
 	u32 home;
 	u32 now;
-	u64 claimed; /* the owner word to claim it with */
-	u32 offset;  /* the place that was found */
-	u64 owner;   /* the word that was there */
+	u64 claimed;	 /* the owner word to claim it with */
+	u64 is_at_limit; /* flags are whole registers, for forget() */
+	u64 has_own;
+	u64 offset; /* the place that was found */
+	u64 owner;  /* the word that was there */
 };
 
 /* Claim the record at the place that @search has found, if nobody was faster. */
@@ -258,90 +290,202 @@ static __always_inline struct flow *search_flow(const struct search *search)
 	return reverse_lookup.lookup(&index);
 }
 
+/* How well a record does for a search. */
+enum fitness {
+	UNFIT,
+	FIT_AT_NEED, /* if there is nothing better */
+	FIT,
+};
+
+/* Is the client at its limit? A copy is asked, so that the verifier learns nothing of the flag. */
+static __always_inline bool search_is_at_limit(const struct search *search)
+{
+	u64 is_at_limit = search->is_at_limit;
+
+	forget(is_at_limit, search->owner);
+	return is_at_limit;
+}
+
 /*
- * Look for a free record and claim it. False when none was free.
- *
- * The home of the flow comes first. Then follow PROBE_WINDOWS windows spread over the
- * whole range, from a random place on: all of a range of up to PROBE_WINDOWS *
- * PROBE_WINDOW records. Nobody outside can tell the port (RFC 6056): the one place comes
- * of a secret hash, the other of chance.
- *
  * A record that has timed out only just now is the last choice, unless the new flow is of the
  * same client: an answer may still be on its way to it.
+ */
+static __always_inline enum fitness search_judge(struct search *search, const struct flow *flow)
+{
+	s64 overdue = owner_overdue(search->owner, search->now);
+
+	if (CLIENT_LIMIT && search_is_at_limit(search)) {
+		if (!owner_is_counted(search->owner) ||
+		    !subscriber_is(flow->client, search->client))
+			return overdue > 0 ? FIT_AT_NEED : UNFIT;
+		search->has_own = 1;
+		forget(search->has_own, search->owner);
+		return overdue > 0 ? FIT : UNFIT;
+	}
+	if (overdue <= 0)
+		return UNFIT;
+	if (overdue > REST_TICKS || address_is(flow->client, search->client))
+		return FIT;
+	return FIT_AT_NEED;
+}
+
+/* Windows of PROBE_WINDOW records, spread over @count records that begin at @first. */
+struct range {
+	u32 first;
+	u32 count;
+	u32 start; /* where the first window begins */
+	u32 stride;
+};
+
+/* @windows of them, from a random place on, which @chance chooses. */
+static __always_inline struct range range_of(u32 first, u32 count, u32 windows, u64 chance)
+{
+	struct range range = {
+		.first = first,
+		.count = count,
+		.start = (chance & 0xffffffff) * count >> 32,
+		.stride = count / windows,
+	};
+
+	if (range.stride < PROBE_WINDOW)
+		range.stride = PROBE_WINDOW;
+	forget(range.count, chance);
+	forget(range.stride, chance);
+	return range;
+}
+
+/* Record number @probe of the windows. */
+static __always_inline u32 range_place(const struct range *range, u32 probe)
+{
+	u32 place = range->start + probe / PROBE_WINDOW * range->stride + probe % PROBE_WINDOW;
+
+	return range->first + place % range->count;
+}
+
+/* The records among which @search's client has its window. */
+static __always_inline struct range range_near(const struct search *search, u64 chance)
+{
+	u32 groups = search->backend->slot_count / HOME_PLACES;
+
+	if (!limit_has_window(groups))
+		return range_of(0, search->backend->slot_count, NEAR_WINDOWS, chance);
+	return range_of(limit_window(search->client, groups) << HOME_SHIFT,
+			LIMIT_GROUPS << HOME_SHIFT, NEAR_WINDOWS, chance);
+}
+
+/* The place that comes in turn: at home, @near, or in @all of the range. */
+static __always_inline u32 search_place(const struct search *search, const struct range *near,
+					const struct range *all, u32 step)
+{
+	if (step < HOME_PLACES)
+		return (search->home + step) % all->count;
+	step -= HOME_PLACES;
+	/* A window that begins near the end goes on at the beginning, as homes do. */
+	if (step < NEAR_PLACES)
+		return range_place(near, step) % (all->count & ~(HOME_PLACES - 1));
+	return range_place(all, step - NEAR_PLACES);
+}
+
+/*
+ * Look for a free record and claim it. False when none was free, and when the client is at its
+ * limit.
+ *
+ * The home of the flow comes first. Then follow windows of records from a random place on:
+ * NEAR_WINDOWS over the client's own window, if it has one, and PROBE_WINDOWS over the whole
+ * range; all of a range of up to PROBE_WINDOWS * PROBE_WINDOW records. Nobody outside can tell
+ * the port (RFC 6056): the one place comes of a secret hash, the other of chance.
  */
 static __always_inline bool flow_probe(struct search *search)
 {
 	u64 chance = bpf_get_prandom_u32();
-	u32 count = search->backend->slot_count;
-	u32 start = chance * count >> 32;
-	u32 stride = count / PROBE_WINDOWS;
-	u64 spare = 0, spare_owner = 0;
+	struct range all = range_of(0, search->backend->slot_count, PROBE_WINDOWS, chance);
+	u64 spare = 0, spare_owner = 0; /* the place of the last choice, + 1 */
+	struct range near = {};
 	struct flow *flow;
 
-	if (!count)
+	if (!all.count)
 		return false;
-	if (stride < PROBE_WINDOW)
-		stride = PROBE_WINDOW;
-	forget(count, chance);
-	forget(stride, chance);
+	if (CLIENT_WINDOW)
+		near = range_near(search, chance);
 	forget(spare, chance);
 	forget(spare_owner, chance);
+	forget(search->has_own, chance);
 #pragma clang loop unroll(disable)
-	for (u32 step = 0; step < HOME_PLACES + PROBE_WINDOWS * PROBE_WINDOW; step++) {
-		u32 probe = step - HOME_PLACES;
-		u32 place = start + probe / PROBE_WINDOW * stride + probe % PROBE_WINDOW;
-		s64 overdue;
+	for (u32 step = 0; step < HOME_PLACES + NEAR_PLACES + PROBE_PLACES; step++) {
+		enum fitness fitness;
 
-		search->offset = (step < HOME_PLACES ? search->home + step : place) % count;
+		search->offset = search_place(search, &near, &all, step);
 		flow = search_flow(search);
 		if (!flow)
 			continue;
 		search->owner = flow->owner;
-		overdue = owner_overdue(search->owner, search->now);
-		if (overdue <= 0)
-			continue;
-		if (overdue > REST_TICKS || address_is(flow->client, search->client)) {
-			if (search_claim(search, flow))
-				return true;
-		} else if (!spare_owner) {
-			spare = search->offset;
+		fitness = search_judge(search, flow);
+		if (fitness == FIT && search_claim(search, flow))
+			return true;
+		if (fitness == FIT_AT_NEED && !spare) {
+			spare = search->offset + 1;
 			spare_owner = search->owner;
 			forget(spare, chance);
 			forget(spare_owner, chance);
 		}
 	}
-	search->offset = spare;
+	search->offset = spare - 1;
 	search->owner = spare_owner;
 	flow = search_flow(search);
-	return flow && spare_owner && search_claim(search, flow);
+	return flow && spare && !search->has_own && search_claim(search, flow);
 }
 
 /*
- * Claim a free record toward backend number @number, for a flow of @client with @hash. Returns
- * the record, its port in @port, or NULL when none was free. The record is looked up anew
- * after the search, so that the verifier need not follow each place of it to the end.
+ * Claim what @search looks for. Returns the record, its port in @port, or NULL when there was
+ * none. The record is looked up anew after the search, so that the verifier need not follow
+ * each place of it to the end.
  */
-static __always_inline struct flow *flow_claim(const struct backend *backend, u32 number,
-					       address client, u32 hash, u32 now, __be16 *port)
+static __always_inline struct flow *flow_claim(struct search *search, __be16 *port)
 {
-	struct search search = {
-		.backend = backend,
-		.client = client,
-		.home = flow_home(backend, hash),
-		.now = now,
-		.claimed = owner_word(now, number, FLOW_CLAIMED, backend->generation),
-	};
 	struct flow *flow;
 
-	if (!flow_probe(&search))
+	if (!flow_probe(search))
 		return NULL;
-	flow = search_flow(&search);
+	flow = search_flow(search);
 	if (!flow)
 		return NULL;
-	*port = nat_port(search.offset);
-	if (owner_state(search.owner) != FLOW_FREE)
-		flow_forget(flow, search.owner, *port);
+	*port = nat_port(search->offset);
+	if (owner_state(search->owner) != FLOW_FREE)
+		flow_forget(flow, search->owner, *port);
 	return flow;
+}
+
+/*
+ * Make @flow, which was claimed with @claimed and is filled in for @key, the flow @owner. False
+ * where the record is lost: this CPU was away for a whole timeout, and another one has it.
+ */
+static __always_inline bool flow_publish(struct flow *flow, u64 claimed, u64 owner,
+					 struct client_key *key, __be16 port)
+{
+	/* Counted first, so that whoever takes the flow over finds it counted. */
+	limit_count(key->client);
+	if (__sync_val_compare_and_swap(&flow->owner, claimed, owner) == claimed)
+		return true;
+	limit_uncount(key->client);
+	flow_unindex(key, owner_backend(owner), port);
+	return false;
+}
+
+/*
+ * There was no room for an index entry of @key, or one already: FORWARD with the port in @port
+ * where another CPU has just opened the flow toward the same backend.
+ */
+static __always_inline enum verdict flow_find_other(struct client_key *key, u32 number,
+						    __be16 *port)
+{
+	struct client_value *other = client_port.lookup(key);
+
+	if (!other)
+		return DROP_TABLE_FULL;
+	if (other->backend != number)
+		return DROP_NO_PORT;
+	*port = other->nat_port;
+	return FORWARD;
 }
 
 /*
@@ -351,39 +495,41 @@ static __always_inline struct flow *flow_claim(const struct backend *backend, u3
  * FORWARD and the port in @port; else the reason. Where another CPU opened the same
  * flow just now, that one counts and this record is given back.
  */
-static __always_inline enum verdict flow_open(struct packet *pkt, const struct client_key *key,
+static __always_inline enum verdict flow_open(struct packet *pkt, struct client_key *key,
 					      const struct backend *backend, u32 number, u32 hash,
 					      __be16 *port)
 {
+	struct search search = {
+		.backend = backend,
+		.client = key->client,
+		.home = flow_home(backend, key->client, hash),
+		.now = pkt->now,
+		.claimed = owner_word(pkt->now, number, FLOW_CLAIMED, backend->generation),
+		.is_at_limit = limit_is_reached(key->client),
+	};
 	struct client_value value = { .backend = number };
-	struct client_value *other;
-	u64 place = packet_place(pkt);
-	struct flow *flow = flow_claim(backend, number, key->client, hash, pkt->now, port);
+	u64 owner, place = packet_place(pkt);
+	struct flow *flow;
 
+	forget(search.is_at_limit, place);
 	if (!packet_refresh(pkt))
 		return DROP_MALFORMED;
-
+	key->protocol = packet_protocol(pkt);
+	flow = flow_claim(&search, port);
 	if (!flow)
-		return DROP_NO_PORT;
+		return search.has_own ? DROP_CLIENT_LIMIT : DROP_NO_PORT;
 	flow->client = key->client;
 	flow->client_port = key->client_port;
 	flow->service_port = key->service_port;
 	flow_learn_client(flow, place, pkt->tags);
 	value.nat_port = *port;
-	if (client_port.insert((struct client_key *)key, &value)) {
-		flow->owner = 0;
-		other = client_port.lookup((struct client_key *)key);
-		if (!other)
-			return DROP_TABLE_FULL;
-		if (other->backend != number)
-			return DROP_NO_PORT;
-		*port = other->nat_port;
-		return FORWARD;
+	if (client_port.insert(key, &value)) {
+		__sync_val_compare_and_swap(&flow->owner, search.claimed, 0);
+		return flow_find_other(key, number, port);
 	}
-	flow->owner =
-		owner_word(pkt->now, number, packet_is_tcp(pkt) ? TCP_OPENING : FLOW_UNREPLIED,
+	owner = owner_word(pkt->now, number, packet_is_tcp(pkt) ? TCP_OPENING : FLOW_UNREPLIED,
 			   backend->generation);
-	return FORWARD;
+	return flow_publish(flow, search.claimed, owner, key, *port) ? FORWARD : DROP_NO_PORT;
 }
 
 #endif

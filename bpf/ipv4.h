@@ -64,6 +64,17 @@ static __always_inline u64 hash_source(address source)
 	return hash_addresses(source, 0);
 }
 
+/* Who has one limit on flows (limit.h), hashed with the key: an address. */
+static __always_inline u64 hash_subscriber(address source)
+{
+	return hash_source(source);
+}
+
+static __always_inline bool subscriber_is(address one, address other)
+{
+	return one == other;
+}
+
 /*
  * Is @source an address that an answer could be sent to? Not 0/8, loopback, multicast
  * and above (RFC 1122 3.2.1.3), nor the service itself.

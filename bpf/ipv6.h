@@ -102,6 +102,17 @@ static __always_inline u64 hash_addresses(address source, address destination)
 	return hash_word(hash_word(hash, destination.word[0]), destination.word[1]);
 }
 
+/* Who has one limit on flows (limit.h), hashed with the key: a network of 64 bits. */
+static __always_inline u64 hash_subscriber(address source)
+{
+	return hash_word(HASH_KEY_0, source.word[0]);
+}
+
+static __always_inline bool subscriber_is(address one, address other)
+{
+	return one.word[0] == other.word[0];
+}
+
 /*
  * Is @source an address that an answer could be sent to? Not multicast, nor the loopback and
  * unspecified ones or an IPv4 address in disguise, which no packet may have (RFC 4291 2.5),

@@ -79,16 +79,18 @@ static __always_inline bool packet_is_fragment(const struct packet *pkt)
 static __always_inline bool packet_refresh(struct packet *pkt)
 {
 	u64 offset = (void *)pkt->ports - (void *)pkt->ip;
-	u64 noise = pkt->now, length = pkt->length;
+	u64 noise = pkt->now, length = pkt->length, is_tcp = pkt->is_tcp;
 	struct xdp_md *ctx = pkt->ctx;
 
 	forget(offset, noise);
 	forget(length, noise);
+	forget(is_tcp, noise);
 	opaque(ctx);
 	pkt->eth = (void *)(long)ctx->data;
 	pkt->ip = (void *)(pkt->eth + 1);
 	pkt->ports = (void *)pkt->ip + (offset & 0x3fff);
 	pkt->length = length & 0xffff;
+	pkt->is_tcp = is_tcp & 1;
 	return (void *)(pkt->ip + 1) <= packet_end(ctx) &&
 	       (void *)pkt->ports + sizeof(struct udp_header) <= packet_end(ctx);
 }
@@ -99,9 +101,12 @@ static __always_inline bool packet_is_tcp(const struct packet *pkt)
 	return HAVE_TCP && (!HAVE_UDP || pkt->is_tcp);
 }
 
+/* Its number; without a branch, to verify. */
 static __always_inline u8 packet_protocol(const struct packet *pkt)
 {
-	return packet_is_tcp(pkt) ? PROTOCOL_TCP : PROTOCOL_UDP;
+	if (HAVE_UDP && HAVE_TCP)
+		return PROTOCOL_UDP - (PROTOCOL_UDP - PROTOCOL_TCP) * pkt->is_tcp;
+	return HAVE_TCP ? PROTOCOL_TCP : PROTOCOL_UDP;
 }
 
 static __always_inline struct udp_header *packet_udp(const struct packet *pkt)

@@ -32,7 +32,7 @@ static __always_inline bool request_at_home(const struct packet *pkt, const stru
 
 	if (!backend || !backend_keeps(backend) || backend->slot_count < HOME_PLACES)
 		return false;
-	place = flow_home(backend, hash);
+	place = flow_home(backend, key->client, hash);
 #pragma clang loop unroll(full)
 	for (u32 step = 0; step < HOME_PLACES; step++, place++) {
 		u32 index = backend->slot_first + place;
@@ -137,7 +137,7 @@ static __always_inline u64 backend_tags(const struct packet *pkt, const struct b
 }
 
 /* Open the flow of @key, with @hash, by @path. FORWARD, or a DROP. */
-static __always_inline enum verdict request_open(struct packet *pkt, const struct client_key *key,
+static __always_inline enum verdict request_open(struct packet *pkt, struct client_key *key,
 						 u32 hash, struct path *path)
 {
 	if (!source_is_sane(pkt->ip->source))

@@ -217,6 +217,8 @@ class Request:
         nat_ports: Ports that flows may get; empty for what runs, or the default pool.
         timeouts: Idle seconds after which a flow may lose its port.
         vlan: Tagged frames are balanced, too.
+        max_client_flows: Flows that one client may have, an IPv4 address or an IPv6 network of
+            64 bits; 0 for no limit, None for half of the NAT ports of a backend.
     """
 
     interfaces: tuple[str, ...]
@@ -231,6 +233,7 @@ class Request:
     nat_ports: tuple[PortRange, ...] = ()
     timeouts: Timeouts = Timeouts()
     vlan: bool = True
+    max_client_flows: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant, before anything is touched.
@@ -265,6 +268,11 @@ class Request:
         if self.max_flows is not None and not 1 <= self.max_flows <= MAX_FLOWS_LIMIT:
             raise InvalidValueError(
                 f"--max-flows {self.max_flows} is out of range", f"it is 1 to {MAX_FLOWS_LIMIT}"
+            )
+        if not 0 <= (self.max_client_flows or 0) <= MAX_FLOWS_LIMIT:
+            raise InvalidValueError(
+                f"--max-client-flows {self.max_client_flows} is out of range",
+                f"it is 0, for no limit, to {MAX_FLOWS_LIMIT}",
             )
 
     @property

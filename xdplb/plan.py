@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from xdplb.model import Request, Reservation
 
 MIN_BACKENDS: Final = 256
+MIN_CLIENT_COUNTERS: Final = 1024
+FLOWS_PER_COUNTER: Final = 4
 _REFRESH_TICKS: Final = 16
 BUCKET_STEPS: Final = 8
 MAX_NEIGHBOURS: Final = 1024
@@ -149,6 +151,26 @@ class Plan:
     def version(self) -> int:
         """The IP version."""
         return self.facts.service.version
+
+    @property
+    def client_limit(self) -> int:
+        """How many flows one client may have; 0 for as many as it likes."""
+        asked = self.request.max_client_flows
+        return self.pool.size // 2 if asked is None else asked
+
+    @property
+    def client_counters(self) -> int:
+        """Counters in each row of ``client_flows``, a power of two.
+
+        It depends on nothing that ``up`` can change: the counters of a running balancer go on.
+        """
+        return max(MIN_CLIENT_COUNTERS, 1 << (self.capacity // FLOWS_PER_COUNTER - 1).bit_length())
+
+    @property
+    def client_window(self) -> int:
+        """How many records a client's flows are spread over; 0 for all of a backend's."""
+        window = 2 * self.client_limit
+        return window if window < min(self.pool.size, self.capacity) - 1 else 0
 
     def interface_records(self) -> list[bytes]:
         """The ``interfaces`` map, by slot."""
@@ -468,6 +490,9 @@ def constants(plan: Plan, *, shares_ports: bool) -> list[str]:
         "ANSWERED_TICKS": answered,
         "TRANSITORY_TICKS": transitory,
         "ESTABLISHED_TICKS": established,
+        "CLIENT_LIMIT": plan.client_limit,
+        "CLIENT_COUNTERS": plan.client_counters,
+        "CLIENT_WINDOW": plan.client_window,
         "REFRESH_TICKS": max(min(_REFRESH_TICKS, shortest // 4), 1),
     }
     return [f"-D{name}={value}" for name, value in values.items()]

@@ -35,6 +35,7 @@ FILES: Final = (
     "parse.h",
     "select.h",
     "tcp.h",
+    "limit.h",
     "flow.h",
     "answer.h",
     "request.h",

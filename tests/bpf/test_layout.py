@@ -306,6 +306,7 @@ REACHED: dict[str, Callable[[Loaded], bytes]] = {
 ELSEWHERE = {
     "pass_socket": "test_pass.py",
     "drop_table_full": "test_flow_table.py",
+    "drop_client_limit": "test_client_limit.py",
     "reply_too_big": "test_mtu.py",
     "drop_too_big": "test_mtu.py",
 }
@@ -345,8 +346,18 @@ def test_every_verdict_has_a_test() -> None:
             "mode": Mode.GENERIC,
             "reservations": (reservation(CLIENT, 5555, 6666),),
         },
+        {
+            "protocols": tuple(Protocol),
+            "ports": (PortRange(53, 53),),
+            "mode": Mode.GENERIC,
+            "reservations": (reservation(CLIENT, 5555, 6666),),
+            "max_client_flows": 100,
+        },
     ],
-    ids=["default", "generic", "5-tuple", "reservation", "generic and reservation", "tcp", "all"],
+    ids=[
+        *("default", "generic", "5-tuple", "reservation", "generic and reservation", "tcp"),
+        *("all", "all and a low limit"),
+    ],
 )
 @pytest.mark.parametrize("version", [4, 6])
 def test_the_verifier_has_room_to_spare(options: dict[str, Any], version: int) -> None:

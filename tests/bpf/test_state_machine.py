@@ -61,7 +61,9 @@ class Nat(RuleBasedStateMachine):
     def __init__(self) -> None:
         """Start with an empty table."""
         super().__init__()
-        self.balancer = Loaded(make_request(*BACKENDS, nat_ports=PORTS, max_flows=16))
+        self.balancer = Loaded(
+            make_request(*BACKENDS, nat_ports=PORTS, max_flows=16, max_client_flows=0)
+        )
         self.model: dict[tuple[str, int, int], Flow] = {}
         self.sent: Counter[str] = Counter()
 

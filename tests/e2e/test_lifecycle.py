@@ -94,6 +94,19 @@ def test_a_second_up_keeps_the_size_that_it_does_not_mention(lab: Lab) -> None:
     assert lab.status()["flows"]["capacity"] == 1000
 
 
+def test_a_second_up_goes_on_counting_the_flows_of_each_client(lab: Lab) -> None:
+    server = lab.socket("172.11.0.20", 53)
+    clients = [lab.socket("172.11.0.22") for _ in range(4)]
+    for limit, allowed in ((2, 2), (3, 1), (0, 1)):
+        lab.up("--max-client-flows", f"{limit}", backends=("172.11.0.20",))
+        for _ in range(allowed):
+            exchange(clients.pop(), server, b"one more", 53)
+        if limit:
+            refused = lab.status()["verdicts"]["drop_client_limit"] + 1
+            clients[-1].sendto(b"one too many", (SERVICE, 53))
+            wait_for(lambda: lab.status()["verdicts"]["drop_client_limit"] == refused)  # noqa: B023 - called at once
+
+
 def test_counters_grow_with_the_number_of_backends(lab: Lab) -> None:
     lab.up(backends=("172.11.0.20",))
     server, client = lab.socket("172.11.0.20", 53), lab.socket("172.11.0.22")

@@ -56,6 +56,8 @@ def test_help_loads_neither_compiler_nor_netlink() -> None:
         (["--protocol", "tcp", "--protocol", "tcp", "--port", "5"], "protocol tcp is given twice"),
         (["--timeout", "0"], "Invalid value"),
         (["--max-flows", "0"], "out of range"),
+        (["--max-client-flows", "-1"], "out of range"),
+        (["--max-client-flows", "few"], "Invalid value"),
     ],
 )
 def test_a_bad_value_ends_with_2_and_a_reason(words: list[str], message: str) -> None:

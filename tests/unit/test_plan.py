@@ -376,3 +376,40 @@ def test_a_default_timeout_is_the_one_of_the_program(option: int, name: str) -> 
     found = re.search(rf"#define {name} (\d+)", config)
     assert found is not None
     assert abs(int(found[1]) - option * wire.TICKS_PER_S) < 2
+
+
+@pytest.mark.parametrize(
+    ("options", "limit", "window"),
+    [
+        ({}, 36280 // 2, 0),
+        ({"max_client_flows": 0}, 0, 0),
+        ({"max_client_flows": 100}, 100, 200),
+        ({"max_client_flows": 36280}, 36280, 0),
+        ({"max_client_flows": 100, "max_flows": 201}, 100, 0),
+        ({"max_client_flows": 100, "max_flows": 202}, 100, 200),
+        ({"nat_ports": (PortRange(2000, 2008),)}, 4, 0),
+        ({"nat_ports": (PortRange(2000, 2000),)}, 0, 0),
+    ],
+)
+def test_a_client_may_have_half_of_the_ports_or_what_was_asked_for(
+    options: dict[str, Any], limit: int, window: int
+) -> None:
+    asked = Request(("eth0",), (Backend(SERVICE4 + 9),), **options)
+    facts = replace(_facts(SERVICE4, [SERVICE4 + 9]), nat_ports=())
+    flags = _flags(make_plan(asked, facts))
+    assert flags["CLIENT_LIMIT"] == f"{limit}"
+    assert flags["CLIENT_WINDOW"] == f"{window}"
+
+
+@pytest.mark.parametrize(
+    ("flows", "counters"),
+    [(1, 1024), (4096, 1024), (4100, 2048), (262_144, 65536), (1_000_000, 262_144)],
+)
+def test_there_is_a_counter_for_every_four_flows(flows: int, counters: int) -> None:
+    facts = _facts(SERVICE4, [SERVICE4 + 9])
+    for limit in (0, 1, 1000):
+        backends = (Backend(SERVICE4 + 9),)
+        asked = Request(("eth0",), backends, max_flows=flows, max_client_flows=limit)
+        plan = make_plan(asked, facts)
+        assert plan.client_counters == counters
+        assert _flags(plan)["CLIENT_COUNTERS"] == f"{counters}"

@@ -66,6 +66,8 @@ def plan_for(*names: str, records: tuple[wire.BackendRecord, ...] = (), **option
     [
         ({"interfaces": ("a", "a")}, "interface a is given twice"),
         ({"max_flows": 0}, "--max-flows 0 is out of range"),
+        ({"max_client_flows": -1}, "--max-client-flows -1 is out of range"),
+        ({"max_client_flows": 1 << 29}, "--max-client-flows 536870912 is out of range"),
         ({"ports": (PortRange(1, 9), PortRange(5, 12))}, "--port 1-9 and 5-12 overlap"),
         ({"nat_ports": (PortRange(5, 5), PortRange(5, 5))}, "--nat-ports 5 and 5 overlap"),
         ({"services": (IPv4Address("192.0.2.10"),)}, "is the service itself"),
@@ -200,7 +202,7 @@ def test_a_backend_survives_the_wire() -> None:
 def test_verdict_names_come_from_the_program() -> None:
     names = source.verdicts()
     assert names[:2] == ("forward", "return")
-    assert len(set(names)) == len(names) == 20
+    assert len(set(names)) == len(names) == 21
     readme = (source.directory() / "README.md").read_text()
     assert all(f"| `{name}` |" in readme for name in names)
 

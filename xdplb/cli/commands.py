@@ -76,6 +76,11 @@ SECONDS = click.IntRange(1, 86400)
     f"[default: {DEFAULT_MAX_FLOWS}, or what runs]",
 )  # fmt: skip
 @click.option(
+    "--max-client-flows", type=int,
+    help="Flows that one client may have, an IPv4 address or an IPv6 /64; more are refused, 0 is "
+    "no limit.  [default: half of a backend's NAT ports]",
+)  # fmt: skip
+@click.option(
     "--nat-ports", type=PORTS, multiple=True,
     help="Ports that flows may get, a range. Repeat it.  "
     "[default: 1024 and up, without the host's own range]",
@@ -115,6 +120,7 @@ def up(  # noqa: PLR0913 - one argument for each option
     mode: str,
     clients: tuple[Reservation, ...],
     max_flows: int | None,
+    max_client_flows: int | None,
     nat_ports: tuple[PortRange, ...],
     answered_s: int,
     unreplied_s: int,
@@ -146,6 +152,7 @@ def up(  # noqa: PLR0913 - one argument for each option
         nat_ports=nat_ports,
         timeouts=Timeouts(unreplied_s, answered_s, transitory_s, established_s),
         vlan=vlan,
+        max_client_flows=max_client_flows,
     )
     from xdplb.kernel.compiler import Compiler  # noqa: PLC0415 - not for --help
 

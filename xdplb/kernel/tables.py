@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from xdplb.plan import Plan
 
 KEPT: Final = (
-    *("client_port", "reverse_lookup", "fragments", "fragment_ids"),
+    *("client_port", "reverse_lookup", "client_flows", "fragments", "fragment_ids"),
     *("verdicts", "backend_stats"),
 )
 """The maps that outlive a program when ``up`` replaces it: flows and counters."""
@@ -35,6 +35,7 @@ _PER_CPU: Final = frozenset({"verdicts", "backend_stats", "reply_limits"})
 _FRAGMENTED_DATAGRAMS: Final = 8192
 _MAGLEV_BYTES: Final = 2 * (MAGLEV_SIZE + 1)
 _TABLES_PER_SERVICE: Final = 2
+_CLIENT_ROWS: Final = 2
 _CHUNK: Final = 1 << 16
 _META_ROOM: Final = 1 << 14
 _POSSIBLE_CPUS: Final = Path("/sys/devices/system/cpu/possible")
@@ -45,6 +46,7 @@ def _entries(plan: Plan) -> dict[str, int]:
         "backends": plan.room,
         "client_port": plan.capacity,
         "reverse_lookup": plan.capacity,
+        "client_flows": _CLIENT_ROWS * plan.client_counters,
         "backend_ports": plan.room,
         "next_hops": plan.room,
         "services": len(SERVICE_NUMBER),
