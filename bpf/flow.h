@@ -260,25 +260,33 @@ static __always_inline void flow_forget(const struct flow *flow, u64 owner, __be
  * What is looked for among the records of @backend, and what was found.
  *
  * A client at its limit can only have a record of its own again, once that has timed out. Where
- * none is seen, and @has_own stays 0, the count is not of flows that are here: it is that of others
- * with the same hash, or of a backend that is gone. Then the client is served like any other.
+ * none is seen, the count is not of flows that are here: it is that of others with the same hash,
+ * or of a backend that is gone. Then the client is served like any other.
  */
+#define SEARCH_AT_LIMIT 1 /* the client is at its limit */
+#define SEARCH_SAW_OWN 2  /* and has a flow here */
+
 struct search {
 	const struct backend *backend;
-	address client; /* who wants it */
+	const struct client_key *key; /* who wants it */
 	u32 home;
 	u32 now;
-	u64 claimed;	 /* the owner word to claim it with */
-	u64 is_at_limit; /* flags are whole registers, for forget() */
-	u64 has_own;
+	u32 number; /* of the backend */
+	u64 flags;
 	u64 offset; /* the place that was found */
 	u64 owner;  /* the word that was there */
 };
 
+/* The owner word that a record is claimed with. */
+static __always_inline u64 search_claims(const struct search *search)
+{
+	return owner_word(search->now, search->number, FLOW_CLAIMED, search->backend->generation);
+}
+
 /* Claim the record at the place that @search has found, if nobody was faster. */
 static __always_inline bool search_claim(const struct search *search, struct flow *flow)
 {
-	return __sync_val_compare_and_swap(&flow->owner, search->owner, search->claimed) ==
+	return __sync_val_compare_and_swap(&flow->owner, search->owner, search_claims(search)) ==
 	       search->owner;
 }
 
@@ -300,10 +308,10 @@ enum fitness {
 /* Is the client at its limit? A copy is asked, so that the verifier learns nothing of the flag. */
 static __always_inline bool search_is_at_limit(const struct search *search)
 {
-	u64 is_at_limit = search->is_at_limit;
+	u64 flags = search->flags;
 
-	forget(is_at_limit, search->owner);
-	return is_at_limit;
+	forget(flags, search->owner);
+	return flags & SEARCH_AT_LIMIT;
 }
 
 /*
@@ -316,15 +324,15 @@ static __always_inline enum fitness search_judge(struct search *search, const st
 
 	if (CLIENT_LIMIT && search_is_at_limit(search)) {
 		if (!owner_is_counted(search->owner) ||
-		    !subscriber_is(flow->client, search->client))
+		    !subscriber_is(flow->client, search->key->client))
 			return overdue > 0 ? FIT_AT_NEED : UNFIT;
-		search->has_own = 1;
-		forget(search->has_own, search->owner);
+		search->flags |= SEARCH_SAW_OWN;
+		forget(search->flags, search->owner);
 		return overdue > 0 ? FIT : UNFIT;
 	}
 	if (overdue <= 0)
 		return UNFIT;
-	if (overdue > REST_TICKS || address_is(flow->client, search->client))
+	if (overdue > REST_TICKS || address_is(flow->client, search->key->client))
 		return FIT;
 	return FIT_AT_NEED;
 }
@@ -369,7 +377,7 @@ static __always_inline struct range range_near(const struct search *search, u64 
 
 	if (!limit_has_window(groups))
 		return range_of(0, search->backend->slot_count, NEAR_WINDOWS, chance);
-	return range_of(limit_window(search->client, groups) << HOME_SHIFT,
+	return range_of(limit_window(search->key->client, groups) << HOME_SHIFT,
 			LIMIT_GROUPS << HOME_SHIFT, NEAR_WINDOWS, chance);
 }
 
@@ -399,17 +407,15 @@ static __always_inline bool flow_probe(struct search *search)
 {
 	u64 chance = bpf_get_prandom_u32();
 	struct range all = range_of(0, search->backend->slot_count, PROBE_WINDOWS, chance);
-	u64 spare = 0, spare_owner = 0; /* the place of the last choice, + 1 */
 	struct range near = {};
 	struct flow *flow;
+	u64 spare = 0; /* the place of the last choice, + 1 */
 
 	if (!all.count)
 		return false;
 	if (CLIENT_WINDOW)
 		near = range_near(search, chance);
 	forget(spare, chance);
-	forget(spare_owner, chance);
-	forget(search->has_own, chance);
 #pragma clang loop unroll(disable)
 	for (u32 step = 0; step < HOME_PLACES + NEAR_PLACES + PROBE_PLACES; step++) {
 		enum fitness fitness;
@@ -424,15 +430,15 @@ static __always_inline bool flow_probe(struct search *search)
 			return true;
 		if (fitness == FIT_AT_NEED && !spare) {
 			spare = search->offset + 1;
-			spare_owner = search->owner;
-			forget(spare, chance);
-			forget(spare_owner, chance);
+			forget(spare, search->owner);
 		}
 	}
 	search->offset = spare - 1;
-	search->owner = spare_owner;
 	flow = search_flow(search);
-	return flow && spare && !search->has_own && search_claim(search, flow);
+	if (!flow || !spare || search->flags & SEARCH_SAW_OWN)
+		return false;
+	search->owner = flow->owner;
+	return owner_is_free(search->owner, search->now) && search_claim(search, flow);
 }
 
 /*
@@ -501,35 +507,36 @@ static __always_inline enum verdict flow_open(struct packet *pkt, struct client_
 {
 	struct search search = {
 		.backend = backend,
-		.client = key->client,
+		.key = key,
 		.home = flow_home(backend, key->client, hash),
 		.now = pkt->now,
-		.claimed = owner_word(pkt->now, number, FLOW_CLAIMED, backend->generation),
-		.is_at_limit = limit_is_reached(key->client),
+		.number = number,
+		.flags = limit_is_reached(key->client) ? SEARCH_AT_LIMIT : 0,
 	};
 	struct client_value value = { .backend = number };
-	u64 owner, place = packet_place(pkt);
 	struct flow *flow;
+	u64 owner;
 
-	forget(search.is_at_limit, place);
+	forget(search.flags, hash);
 	if (!packet_refresh(pkt))
 		return DROP_MALFORMED;
 	key->protocol = packet_protocol(pkt);
 	flow = flow_claim(&search, port);
 	if (!flow)
-		return search.has_own ? DROP_CLIENT_LIMIT : DROP_NO_PORT;
+		return search.flags & SEARCH_SAW_OWN ? DROP_CLIENT_LIMIT : DROP_NO_PORT;
 	flow->client = key->client;
 	flow->client_port = key->client_port;
 	flow->service_port = key->service_port;
-	flow_learn_client(flow, place, pkt->tags);
+	flow_learn_client(flow, packet_place(pkt), pkt->tags);
 	value.nat_port = *port;
 	if (client_port.insert(key, &value)) {
-		__sync_val_compare_and_swap(&flow->owner, search.claimed, 0);
+		__sync_val_compare_and_swap(&flow->owner, search_claims(&search), 0);
 		return flow_find_other(key, number, port);
 	}
 	owner = owner_word(pkt->now, number, packet_is_tcp(pkt) ? TCP_OPENING : FLOW_UNREPLIED,
 			   backend->generation);
-	return flow_publish(flow, search.claimed, owner, key, *port) ? FORWARD : DROP_NO_PORT;
+	return flow_publish(flow, search_claims(&search), owner, key, *port) ? FORWARD
+									     : DROP_NO_PORT;
 }
 
 #endif
