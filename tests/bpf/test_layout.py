@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 import sys
 import time
@@ -378,6 +379,24 @@ def verified(fd: int) -> int:
     """How many instructions the verifier looked at."""
     info = Path(f"/proc/self/fdinfo/{fd}").read_text()
     return int(info.split("verified_insns:")[1].split()[0])
+
+
+def deepest(code: bytes) -> int:
+    """How many bytes of stack the loads and stores of a program reach down to."""
+    frame, memory = 10, {1: 4, 2: 0, 3: 0}  # class of the instruction: place of the base register
+    lowest = 0
+    for at in range(0, len(code), 8):
+        opcode, registers, offset, _ = struct.unpack_from("=BBhi", code, at)
+        shift = memory.get(opcode & 7)
+        if shift is not None and registers >> shift & 15 == frame:
+            lowest = min(lowest, offset)
+    return -lowest
+
+
+def test_the_usual_program_needs_little_stack() -> None:
+    """From 256 bytes on, every packet takes about 4 ns longer (measured on 6.18)."""
+    with Loaded() as balancer:
+        assert 100 < deepest(balancer.code.instructions) < 256
 
 
 def test_both_ip_versions_with_everything_on_are_one_program() -> None:
