@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from lab import run, wait_for
+from unpacked import unpacked
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable
+    from pathlib import Path
 
     from lab import Lab
 
-CACHE: Final = Path(__file__).resolve().parents[1] / ".cache" / "nginx"
 STREAM_MODULE: Final = "usr/lib/nginx/modules/ngx_stream_module.so"
 
 _SETTINGS: Final = """
@@ -42,24 +40,16 @@ http {{
 """
 
 
-def unpacked() -> Path:
+def directory() -> Path:
     """Where nginx and its stream module lie."""
-    if not (CACHE / STREAM_MODULE).exists():
-        shutil.rmtree(CACHE, ignore_errors=True)
-        with tempfile.TemporaryDirectory() as scratch:
-            Path(scratch).chmod(0o777)  # apt downloads as a user of its own
-            run("apt-get", "download", "nginx", "libnginx-mod-stream", cwd=scratch)
-            CACHE.mkdir(parents=True)
-            for package in Path(scratch).glob("*.deb"):
-                run("dpkg", "-x", f"{package}", f"{CACHE}")
-    return CACHE
+    return unpacked("nginx", "nginx", "libnginx-mod-stream")
 
 
 def command(scratch: Path, settings: str) -> list[str]:
     """The command that runs nginx with these settings, and its files in ``scratch``."""
     file = scratch / "nginx.conf"
     file.write_text(settings)
-    return [f"{unpacked()}/usr/sbin/nginx", "-p", f"{scratch}", "-c", f"{file}", "-e", "stderr"]
+    return [f"{directory()}/usr/sbin/nginx", "-p", f"{scratch}", "-c", f"{file}", "-e", "stderr"]
 
 
 def await_listening(

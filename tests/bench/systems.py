@@ -72,7 +72,7 @@ def start_nginx(cleanup: ExitStack, namespace: str, service: str, backends: Sequ
     """Nginx as a UDP proxy with a consistent hash; it is ended by ``cleanup``."""
     scratch = Path(cleanup.enter_context(tempfile.TemporaryDirectory()))
     settings = _NGINX.format(
-        module=nginx.unpacked() / nginx.STREAM_MODULE,
+        module=nginx.directory() / nginx.STREAM_MODULE,
         scratch=scratch,
         workers=len(os.sched_getaffinity(0)),
         servers=" ".join(f"server {backend}:{SERVICE_PORT};" for backend in backends),
