@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
     from xdplb.facts import Running
     from xdplb.machine import Machine
-    from xdplb.model import Address
+    from xdplb.model import Address, PortRange
     from xdplb.plan import Plan
+    from xdplb.state import Side
 
 _STATES = {code: state for state, code in BACKEND_CODES.items()}
 
@@ -136,19 +137,7 @@ def _apply(
     with ExitStack() as undo:
         hops = _hops(machine, running, request, version)
         watched = watch(machine, hops, running, undo)
-        facts = Facts(
-            service=side.service,
-            ports=tuple(
-                Port(item.name, item.index, b"", item.mode, redirect=False)
-                for item in running.state.interfaces
-            ),
-            hops=hops,
-            ephemeral=machine.ephemeral_ports(),
-            hash_keys=running.state.hash_keys,
-            records=running.records[version],
-            nat_ports=running.state.nat_ports,
-            capacity=running.state.capacity,
-        )
+        facts = _facts(running, side, hops, machine.ephemeral_ports())
         plan = make_plan(request, facts)
         if len(plan.records) > side.room:
             raise NotReadyError(
@@ -162,6 +151,25 @@ def _apply(
         machine.change(running, plan, state)
         undo.pop_all()
     return Change(tuple(backends), _is_resolved(plan, about))
+
+
+def _facts(
+    running: Running, side: Side, hops: Mapping[Address, Hop], ephemeral: PortRange
+) -> Facts:
+    """What ``up`` would find out, as far as a change of backends depends on it."""
+    state = running.state
+    return Facts(
+        service=side.service,
+        ports=tuple(
+            Port(item.name, item.index, b"", item.mode, redirect=False) for item in state.interfaces
+        ),
+        hops=hops,
+        ephemeral=ephemeral,
+        hash_keys=state.hash_keys,
+        records=running.records[side.service.version],
+        nat_ports=state.nat_ports,
+        capacity=state.capacity,
+    )
 
 
 def _is_resolved(plan: Plan, about: Backend) -> bool:
