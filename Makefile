@@ -39,7 +39,7 @@ bench: setup ## What it costs, beside the limit, nftables and nginx (ARGS=--quic
 
 fuzz: setup ## Five million mutated packets with a new seed (PACKETS=N SEED=N)
 	@seed=$${SEED:-$$(date +%s)}; echo "seed $$seed"; XDPLB_FUZZ_SEED=$$seed \
-		XDPLB_FUZZ_PACKETS=$${PACKETS:-1250000} $(BIN)/python -m pytest tests/bpf/test_fuzz.py
+		XDPLB_FUZZ_PACKETS=$${PACKETS:-700000} $(BIN)/python -m pytest tests/bpf/test_fuzz.py
 
 check: lint type arch format ## Everything that reads the code without running it
 
