@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
 
 _NFT: Final = r"""
-table ip balancer {{
+table {family} balancer {{
   chain arriving {{
     type nat hook prerouting priority dstnat;
-    ip daddr {service} udp dport {port} \
-      dnat to jhash ip saddr . ip daddr mod {count} map {{ {map} }}
+    {family} daddr {service} udp dport {port} \
+      dnat to jhash {family} saddr . {family} daddr mod {count} map {{ {map} }}
   }}
   chain leaving {{
     type nat hook postrouting priority srcnat;
-    ip daddr {{ {backends} }} masquerade
+    {family} daddr {{ {backends} }} masquerade
   }}
 }}
 """
@@ -55,6 +55,7 @@ stream {{
 def start_nft(namespace: str, service: str, backends: Sequence[str]) -> None:
     """Full NAT by nftables: a hash of both addresses picks the backend, masquerade the source."""
     text = _NFT.format(
+        family="ip6" if ":" in service else "ip",
         service=service,
         port=SERVICE_PORT,
         count=len(backends),
@@ -62,8 +63,11 @@ def start_nft(namespace: str, service: str, backends: Sequence[str]) -> None:
         backends=", ".join(backends),
     )
     inside = ("nsenter", f"--net=/run/netns/{namespace}")
-    settings = ("net.ipv4.ip_forward=1", "net.ipv4.conf.all.send_redirects=0")
-    for setting in (*settings, "net.ipv4.conf.balancer.send_redirects=0"):
+    settings = ["net.ipv4.ip_forward=1", "net.ipv4.conf.all.send_redirects=0"]
+    settings.append("net.ipv4.conf.balancer.send_redirects=0")
+    if ":" in service:
+        settings = ["net.ipv6.conf.all.forwarding=1"]
+    for setting in settings:
         run(*inside, "sysctl", "-q", "-w", setting)
     run(*inside, "nft", "-f", "-", input=text)
 
