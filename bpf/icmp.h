@@ -75,7 +75,8 @@ static __always_inline u16 *quote_check(const struct packet *pkt, const struct q
 
 	if (quote->protocol == PROTOCOL_UDP)
 		return (void *)(udp + 1) <= packet_end(pkt->ctx) && udp->check ? &udp->check : NULL;
-	if (quoted < sizeof(struct tcp_header) || (void *)(tcp + 1) > packet_end(pkt->ctx))
+	if (quoted < __builtin_offsetof(struct tcp_header, urgent) ||
+	    (void *)&tcp->urgent > packet_end(pkt->ctx))
 		return NULL;
 	return &tcp->check;
 }

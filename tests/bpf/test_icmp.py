@@ -83,7 +83,7 @@ def reply(balancer: Loaded, protocol: Protocol, payload: bytes, **more: Any) -> 
 
 @pytest.mark.parametrize("protocol", list(Protocol))
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind['type']}-{kind['code']}")
-@pytest.mark.parametrize("quoted", [28, 40, 540])
+@pytest.mark.parametrize("quoted", [28, 38, 40, 540])
 def test_an_error_about_a_request_reaches_its_client(
     balancer: Loaded, protocol: Protocol, kind: dict[str, Any], quoted: int
 ) -> None:
@@ -102,7 +102,7 @@ def test_an_error_about_a_request_reaches_its_client(
 
 @pytest.mark.parametrize("protocol", list(Protocol))
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind['type']}-{kind['code']}")
-@pytest.mark.parametrize("quoted", [28, 40, 540])
+@pytest.mark.parametrize("quoted", [28, 38, 40, 540])
 def test_an_error_about_an_answer_reaches_its_backend(
     balancer: Loaded, protocol: Protocol, kind: dict[str, Any], quoted: int
 ) -> None:
