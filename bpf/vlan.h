@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * VLAN tags (IEEE 802.1Q), none, one or two of them. They are taken off before anything else
- * is read, so that nobody else has to know of them, and put back on a packet that goes to the
- * kernel. A packet that leaves gets those of the place it goes to.
+ * VLAN tags (IEEE 802.1Q), none, one or two of them. They are taken off a frame before the
+ * rest of it is read, so that nobody else has to know of them, and put back on a packet that
+ * goes to the kernel. A packet that leaves gets those of the place it goes to.
  *
  * With HAVE_VLAN 0, tagged frames are the kernel's, and none is ever put on.
  *
