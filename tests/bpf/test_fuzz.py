@@ -396,10 +396,9 @@ def check_error(before: View6, after: View6) -> None:
     assert f"{IPv6Address(renamed[24:40])}" == SERVICE6
     assert found.protocol in {UDP, TCP}
     assert not found.fragment >> 3
-    check, header = (6, 8) if found.protocol == UDP else (16, 20)
-    check += found.start
-    is_whole = len(quote) >= found.start + header
-    if is_whole and (found.protocol == TCP or any(quote[check : check + 2])):
+    check = found.start + (6 if found.protocol == UDP else 16)
+    is_there = len(quote) >= check + 2
+    if is_there and (found.protocol == TCP or any(quote[check : check + 2])):
         assert balance(quote, found) == balance(renamed, found)
     else:
         assert renamed[check : check + 2] == quote[check : check + 2]
