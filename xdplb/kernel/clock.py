@@ -10,12 +10,12 @@ jiffy is, is what the kernel says of its coarse clock (clock_getres(2)).
 from __future__ import annotations
 
 import os
-import struct
 import time
 from functools import cache
 from typing import Final
 
 from xdplb.kernel import libbpf
+from xdplb.kernel.instructions import instruction
 from xdplb.wire import TICK_NS
 
 _CALL: Final = 0x85
@@ -43,7 +43,7 @@ def flag() -> str:
 def ticks() -> int:
     """Now, in ticks, as the programs count it (32 bits)."""
     code = b"".join(
-        struct.pack("=BBhi", opcode, 0, 0, immediate)
+        instruction(opcode, immediate=immediate)
         for opcode, immediate in (
             (_CALL, _JIFFIES64),
             (_MULTIPLY, _jiffy_scale()),

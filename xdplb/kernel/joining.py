@@ -7,8 +7,9 @@ behind the other, and what stands in front jumps to the one whose packet it is.
 
 from __future__ import annotations
 
-import struct
 from typing import Final
+
+from xdplb.kernel.instructions import instruction
 
 _LOAD_32: Final = 0x61
 _LOAD_16: Final = 0x69
@@ -28,10 +29,6 @@ _IPV6: Final = 0xDD86
 """The Ethernet type of IPv6 as a little-endian machine loads it."""
 
 
-def _instruction(opcode: int, target: int, source: int, offset: int, immediate: int) -> bytes:
-    return struct.pack("=BBhi", opcode, target | source << 4, offset, immediate)
-
-
 def join(ipv4: bytes, ipv6: bytes) -> bytes:
     """One program of two; what is neither IPv4 nor IPv6 goes to the first.
 
@@ -44,8 +41,8 @@ def join(ipv4: bytes, ipv6: bytes) -> bytes:
     if length + _LOOK * (_MOST_TAGS + 1) >= _MOST_AHEAD:
         raise ValueError(length)
     front = [
-        _instruction(_LOAD_32, _DATA, _CONTEXT, 0, 0),
-        _instruction(_LOAD_32, _END, _CONTEXT, 4, 0),
+        instruction(_LOAD_32, _DATA, _CONTEXT, 0, 0),
+        instruction(_LOAD_32, _END, _CONTEXT, 4, 0),
     ]
     for tags in range(_MOST_TAGS + 1):
         left = _LOOK * (_MOST_TAGS - tags)
@@ -66,12 +63,12 @@ def _look(place: int, to_ipv4: int, to_ipv6: int) -> list[bytes]:
         to_ipv6: The same for IPv6.
     """
     return [
-        _instruction(_MOVE, _BEYOND, _DATA, 0, 0),
-        _instruction(_ADD, _BEYOND, 0, 0, place + 2),
-        _instruction(_JUMP_GREATER, _BEYOND, _END, to_ipv4 + 5, 0),
-        _instruction(_LOAD_16, _TYPE, _DATA, place, 0),
-        _instruction(_JUMP_EQUAL, _TYPE, 0, to_ipv6 + 3, _IPV6),
-        _instruction(_JUMP_EQUAL, _TYPE, 0, 2, _TAGS[0]),
-        _instruction(_JUMP_EQUAL, _TYPE, 0, 1, _TAGS[1]),
-        _instruction(_JUMP, 0, 0, to_ipv4, 0),
+        instruction(_MOVE, _BEYOND, _DATA, 0, 0),
+        instruction(_ADD, _BEYOND, 0, 0, place + 2),
+        instruction(_JUMP_GREATER, _BEYOND, _END, to_ipv4 + 5, 0),
+        instruction(_LOAD_16, _TYPE, _DATA, place, 0),
+        instruction(_JUMP_EQUAL, _TYPE, 0, to_ipv6 + 3, _IPV6),
+        instruction(_JUMP_EQUAL, _TYPE, 0, 2, _TAGS[0]),
+        instruction(_JUMP_EQUAL, _TYPE, 0, 1, _TAGS[1]),
+        instruction(_JUMP, 0, 0, to_ipv4, 0),
     ]

@@ -199,9 +199,8 @@ def change(maps: Maps, plan: Plan, old: Sequence[BackendRecord]) -> None:
     for number, record in differing:
         if record.state is not BackendCode.UNUSED:
             write_backend(maps, number, record)
-    if any(record.slot_count and number >= len(old) for number, record in differing) or any(
-        record.address != old[number].address for number, record in differing if number < len(old)
-    ):
+    known = {_place(record) for record in old}
+    if any(_place(record) not in known for _, record in differing):
         _write_array(maps["backend_ports"], [bucket.pack() for bucket in plan.buckets()])
     for address, number in plan.next_hops.items():
         libbpf.update(maps["next_hops"], address.packed, wire.U32.pack(number))
@@ -212,6 +211,11 @@ def change(maps: Maps, plan: Plan, old: Sequence[BackendRecord]) -> None:
     for number, record in differing:
         if record.state is BackendCode.UNUSED:
             write_backend(maps, number, record)
+
+
+def _place(record: BackendRecord) -> tuple[object, ...]:
+    """What ``backend_ports`` knows of a backend."""
+    return record.protocol, record.address, record.slot_first, record.slot_count
 
 
 def active_table(maps: Maps, protocol: Protocol) -> int:
