@@ -7,12 +7,13 @@
 
 /*
  * The far end of a flow, as an answer names it: the backend's address and port, and the
- * port of ours that it speaks to.
+ * port and the address of ours, by its number, that it speaks to.
  */
 struct far_end {
 	address address;
 	__be16 port;
 	__be16 nat_port;
+	u8 local;
 	u8 protocol;
 };
 
@@ -26,10 +27,21 @@ static __always_inline bool answer_port_fits(const struct backend *backend, cons
 	       (HAVE_RESERVATIONS && owner_state(flow->owner) == FLOW_RESERVED);
 }
 
+/* Is @backend at the @end, whatever its port is? */
+static __always_inline bool backend_is_at(const struct backend *backend, const struct far_end *end)
+{
+	bool is_tcp = end->protocol == PROTOCOL_TCP;
+
+	return address_is(backend->address, end->address) &&
+	       (!HAVE_TCP || !HAVE_UDP || (backend->service & 1) == is_tcp) &&
+	       (!MANY_SERVICES || backend->local == end->local);
+}
+
 /* Fill @slots with the part of reverse_lookup that @end's address has; false without one. */
 static __always_inline bool backend_slots(const struct far_end *end, struct slot_range *slots)
 {
-	u32 index = address_word(end->address) * 0x9e3779b97f4a7c15ULL >> 48;
+	u32 index = (address_word(end->address) * 0x9e3779b97f4a7c15ULL >> 48) +
+		    (MANY_SERVICES ? end->local * LOCAL_STRIDE : 0);
 
 #pragma clang loop unroll(disable)
 	for (u32 step = 0; step < BUCKET_STEPS; step++, index++) {
@@ -42,7 +54,8 @@ static __always_inline bool backend_slots(const struct far_end *end, struct slot
 #pragma clang loop unroll(full)
 		for (u32 place = 0; place < BUCKET_SIZE; place++) {
 			if (address_is(bucket->address[place], end->address) &&
-			    (!HAVE_TCP || !HAVE_UDP || bucket->protocol[place] == end->protocol)) {
+			    (!HAVE_TCP || !HAVE_UDP || bucket->protocol[place] == end->protocol) &&
+			    (!MANY_SERVICES || bucket->local[place] == end->local)) {
 				*slots = bucket->slots[place];
 				return true;
 			}
@@ -77,8 +90,8 @@ static __always_inline struct flow *answer_flow(const struct far_end *end, u32 *
 		return NULL;
 	*number = owner_backend(flow->owner);
 	backend = backends.lookup(number);
-	if (!backend || !address_is(backend->address, end->address) ||
-	    backend->protocol != end->protocol || !answer_port_fits(backend, flow, end->port))
+	if (!backend || !owner_is_toward(flow->owner, backend, *number) ||
+	    !backend_is_at(backend, end) || !answer_port_fits(backend, flow, end->port))
 		return NULL;
 	*service_port = backend->port ? flow->service_port : end->port;
 	return flow;
@@ -91,6 +104,7 @@ static __always_inline enum verdict answer_client(struct packet *pkt)
 		.address = pkt->ip->source,
 		.port = pkt->ports->source,
 		.nat_port = pkt->ports->destination,
+		.local = packet_local(pkt),
 		.protocol = packet_protocol(pkt),
 	};
 	struct route *route = &pkt->route;
@@ -115,6 +129,7 @@ static __always_inline enum verdict answer_client(struct packet *pkt)
 	route->destination = flow->client;
 	route->destination_port = flow->client_port;
 	route->backend = number;
+	route->local = own_of_service(flow->service);
 	count_out(number, pkt->ip_length);
 	return RETURN;
 }

@@ -41,7 +41,23 @@
 #endif
 
 /*
- * The address that clients dial and that the balancer speaks from, in the words that it is
+ * More than one address is the balancer's, or one protocol has more than one service. Then
+ * services and addresses are looked up; else they are the constants below.
+ */
+#ifndef MANY_SERVICES
+#define MANY_SERVICES 0
+#endif
+
+/*
+ * The balancer's addresses: ADDRESS(number, word, word) for each. Clients dial some of them,
+ * and it speaks to backends from some.
+ */
+#ifndef ADDRESSES
+#define ADDRESSES(ADDRESS)
+#endif
+
+/*
+ * The one address, that clients dial and that the balancer speaks from, in the words that it is
  * loaded in: one of 32 bits for IPv4, two of 64 for IPv6.
  */
 #ifndef SERVICE_WORD_0
@@ -102,6 +118,9 @@
 
 /* How many buckets of backend_ports an address may be found in. */
 #define BUCKET_STEPS 8
+
+/* How far apart the buckets are of one address that answers to several of the balancer's. */
+#define LOCAL_STRIDE 40503
 
 /*
  * A tick is 2^26 ns, 67 ms: fine enough for timeouts, and 32 bits last nine years. It is

@@ -59,38 +59,54 @@ static __always_inline bool owner_is_toward(u64 owner, const struct backend *bac
 }
 
 /* Which of the four timeouts is whose: two bits a state. */
-#define TIMEOUT_OF(state, number) ((u32)(number) << 2 * (state))
-#define TIMEOUTS                                                                                   \
-	(TIMEOUT_OF(FLOW_ANSWERED, 1) | TIMEOUT_OF(TCP_OPENING, 2) | TIMEOUT_OF(TCP_ACCEPTED, 2) | \
-	 TIMEOUT_OF(TCP_ESTABLISHED, 3) | TIMEOUT_OF(TCP_CLIENT_FIN, 3) |                          \
-	 TIMEOUT_OF(TCP_BACKEND_FIN, 3) | TIMEOUT_OF(TCP_CLOSING, 2) |                             \
-	 TIMEOUT_OF(TCP_CLIENT_RST, 2) | TIMEOUT_OF(TCP_BACKEND_RST, 2))
+#define TIMEOUT_OF(state, timeout) ((u32)(timeout) << 2 * (state))
+#define TIMEOUTS                                            \
+	(TIMEOUT_OF(FLOW_ANSWERED, TIMEOUT_ANSWERED) |      \
+	 TIMEOUT_OF(TCP_OPENING, TIMEOUT_TRANSITORY) |      \
+	 TIMEOUT_OF(TCP_ACCEPTED, TIMEOUT_TRANSITORY) |     \
+	 TIMEOUT_OF(TCP_ESTABLISHED, TIMEOUT_ESTABLISHED) | \
+	 TIMEOUT_OF(TCP_CLIENT_FIN, TIMEOUT_ESTABLISHED) |  \
+	 TIMEOUT_OF(TCP_BACKEND_FIN, TIMEOUT_ESTABLISHED) | \
+	 TIMEOUT_OF(TCP_CLOSING, TIMEOUT_TRANSITORY) |      \
+	 TIMEOUT_OF(TCP_CLIENT_RST, TIMEOUT_TRANSITORY) |   \
+	 TIMEOUT_OF(TCP_BACKEND_RST, TIMEOUT_TRANSITORY))
 
-/* Idle ticks after which a record in @state may be taken over; without a branch, to verify. */
-static __always_inline s32 flow_timeout(u32 state)
+/*
+ * Idle ticks after which a record of service number @service in @state may be taken over;
+ * without a branch, to verify.
+ */
+static __always_inline s32 flow_timeout(u32 service, u32 state)
 {
 	u64 udp = UNREPLIED_TICKS | (u64)ANSWERED_TICKS << 32;
 	u64 tcp = TRANSITORY_TICKS | (u64)ESTABLISHED_TICKS << 32;
 	u64 number = TIMEOUTS >> (state * 2 & 31);
 
+	if (MANY_SERVICES) {
+		struct service *found = services.lookup(&service);
+
+		return found ? found->timeouts[number % TIMEOUT_MAX] : 0;
+	}
 	return (HAVE_TCP ? udp + (tcp - udp) * (number >> 1 & 1) : udp) >> (number & 1) * 32;
 }
 
-/* For how many ticks the record of @owner could have been given away; below 1, it cannot be. */
-static __always_inline s64 owner_overdue(u64 owner, u32 now)
+/*
+ * For how many ticks the record of @flow, whose word is @owner, could have been given away; below
+ * 1, it cannot be.
+ */
+static __always_inline s64 flow_overdue(const struct flow *flow, u64 owner, u32 now)
 {
 	s32 idle = now - owner_seen(owner);
 	u32 state = owner_state(owner);
 
 	if (state == FLOW_FREE)
 		return REST_TICKS + 1;
-	return state == FLOW_RESERVED ? 0 : (s64)idle - flow_timeout(state);
+	return state == FLOW_RESERVED ? 0 : (s64)idle - flow_timeout(flow->service, state);
 }
 
-/* May the record of @owner be given to somebody else? */
-static __always_inline bool owner_is_free(u64 owner, u32 now)
+/* May the record of @flow, whose word is @owner, be given to somebody else? */
+static __always_inline bool flow_is_free(const struct flow *flow, u64 owner, u32 now)
 {
-	return owner_overdue(owner, now) > 0;
+	return flow_overdue(flow, owner, now) > 0;
 }
 
 /* NAT port (host order) -> offset in the pool; false where it is not in the pool. */
@@ -133,10 +149,11 @@ static __always_inline struct client_key client_key(const struct packet *pkt, __
 {
 	struct client_key key = {
 		.client = pkt->ip->source,
-		.service = service_address(),
+		.service = MANY_SERVICES ? pkt->ip->destination : own_address(0),
 		.client_port = pkt->ports->source,
 		.service_port = service_port,
 		.protocol = packet_protocol(pkt),
+		.number = packet_service(pkt),
 	};
 
 	return key;
@@ -149,10 +166,14 @@ static __always_inline bool flow_is_of(const struct flow *flow, const struct cli
 		(HAVE_RESERVATIONS && owner_state(flow->owner) == FLOW_RESERVED));
 }
 
-/* Where @pkt came from: the MAC address of whom, and the interface; one word. */
+/*
+ * Where @pkt came from: the MAC address of whom, and the interface; with the service that it is
+ * for, one word.
+ */
 static __always_inline u64 packet_place(const struct packet *pkt)
 {
-	return mac_word(pkt->eth->source) | (u64)pkt->interface << 48;
+	return mac_word(pkt->eth->source) | (u64)pkt->interface << 48 |
+	       (u64)packet_service(pkt) << 56;
 }
 
 /* The client is at @place, with @tags, where its last packet came from. */
@@ -209,7 +230,7 @@ static __always_inline bool flow_touch(const struct packet *pkt, struct flow *fl
 				flow_learn_client(flow, packet_place(pkt), pkt->tags);
 			return true;
 		}
-		if (owner_is_free(owner, pkt->now))
+		if (flow_is_free(flow, owner, pkt->now))
 			return false;
 		owner = found;
 	}
@@ -245,10 +266,11 @@ static __always_inline void flow_forget(const struct flow *flow, u64 owner, __be
 {
 	struct client_key key = {
 		.client = flow->client,
-		.service = service_address(),
+		.service = own_address(own_of_service(flow->service)),
 		.client_port = flow->client_port,
 		.service_port = flow->service_port,
 		.protocol = owner_state(owner) >= TCP_OPENING ? PROTOCOL_TCP : PROTOCOL_UDP,
+		.number = flow->service,
 	};
 
 	if (owner_is_counted(owner))
@@ -320,7 +342,7 @@ static __always_inline bool search_is_at_limit(const struct search *search)
  */
 static __always_inline enum fitness search_judge(struct search *search, const struct flow *flow)
 {
-	s64 overdue = owner_overdue(search->owner, search->now);
+	s64 overdue = flow_overdue(flow, search->owner, search->now);
 
 	if (CLIENT_LIMIT && search_is_at_limit(search)) {
 		if (!owner_is_counted(search->owner) ||
@@ -438,7 +460,7 @@ static __always_inline bool flow_probe(struct search *search)
 	if (!flow || !spare || search->flags & SEARCH_SAW_OWN)
 		return false;
 	search->owner = flow->owner;
-	return owner_is_free(search->owner, search->now) && search_claim(search, flow);
+	return flow_is_free(flow, search->owner, search->now) && search_claim(search, flow);
 }
 
 /*
@@ -521,6 +543,7 @@ static __always_inline enum verdict flow_open(struct packet *pkt, struct client_
 	if (!packet_refresh(pkt))
 		return DROP_MALFORMED;
 	key->protocol = packet_protocol(pkt);
+	key->number = packet_service(pkt);
 	flow = flow_claim(&search, port);
 	if (!flow)
 		return search.flags & SEARCH_SAW_OWN ? DROP_CLIENT_LIMIT : DROP_NO_PORT;

@@ -52,6 +52,7 @@ static __always_inline void fragment_remember(struct packet *pkt, enum verdict v
 		.tags = pkt->route.tags,
 		.destination = pkt->route.destination,
 		.interface = pkt->route.interface,
+		.local = route_local(&pkt->route),
 		.seen = pkt->now,
 		.backend = pkt->route.backend,
 		.id = fragment_new_id(),
@@ -96,6 +97,7 @@ static __always_inline enum verdict fragment_follow(struct packet *pkt)
 	pkt->route.destination_mac = first->mac;
 	pkt->route.tags = HAVE_VLAN ? first->tags : 0;
 	pkt->route.destination = first->destination;
+	pkt->route.local = first->local;
 	verdict = first->verdict;
 	if (verdict == FORWARD)
 		count_in(first->backend, pkt->ip_length);

@@ -32,6 +32,12 @@ static __always_inline struct icmp_header *packet_icmp(const struct packet *pkt)
 	return (struct icmp_header *)pkt->ports;
 }
 
+/* Does @icmp, an error, say that nobody is at the port? */
+static __always_inline bool icmp_says_refused(const struct icmp_header *icmp)
+{
+	return icmp->type == ICMP_UNREACHABLE && icmp->code == ICMP_PORT_UNREACHABLE;
+}
+
 /*
  * Find the packet that the error @pkt quotes. False where it is not one that the balancer
  * may have sent, or does not say its ports.
@@ -44,7 +50,8 @@ static __always_inline bool quote_find(const struct packet *pkt, struct quote *q
 	quote->ip = (void *)(packet_icmp(pkt) + 1);
 	if ((void *)(quote->ip + 1) > end || !ip_walk(pkt->ctx, quote->ip, &payload) ||
 	    !protocol_is_ours(payload.protocol) ||
-	    !address_is(quote->ip->source, service_address()) || payload.fragment & FRAGMENT_OFFSET)
+	    own_number(quote->ip->source) != packet_local(pkt) ||
+	    payload.fragment & FRAGMENT_OFFSET)
 		return false;
 	quote->ports = payload.start;
 	quote->protocol = payload.protocol;
@@ -121,6 +128,7 @@ error_about_request(struct packet *pkt, const struct quote *quote, struct quote_
 		.address = quote->ip->destination,
 		.port = quote->ports->destination,
 		.nat_port = quote->ports->source,
+		.local = packet_local(pkt),
 		.protocol = quote->protocol,
 	};
 	struct route *route = &pkt->route;
@@ -130,9 +138,11 @@ error_about_request(struct packet *pkt, const struct quote *quote, struct quote_
 	flow = answer_flow(&end, &number, &names->destination_port);
 	if (!flow)
 		return CONTINUE;
+	route->backend = number;
 	names->source = flow->client;
 	names->source_port = flow->client_port;
-	names->destination = service_address();
+	route->local = own_of_service(flow->service);
+	names->destination = own_address(route_local(route));
 	route->tags = HAVE_VLAN ? flow->tags : 0;
 	route->destination = flow->client;
 	route->destination_mac = mac_word(flow->client_mac);
@@ -148,12 +158,14 @@ error_about_request(struct packet *pkt, const struct quote *quote, struct quote_
 static __always_inline enum verdict
 error_about_answer(struct packet *pkt, const struct quote *quote, struct quote_names *names)
 {
+	bool is_tcp = quote->protocol == PROTOCOL_TCP;
 	struct client_key key = {
 		.client = quote->ip->destination,
-		.service = service_address(),
+		.service = own_address(packet_local(pkt)),
 		.client_port = quote->ports->destination,
 		.service_port = quote->ports->source,
 		.protocol = quote->protocol,
+		.number = service_find(packet_local(pkt), is_tcp, quote->ports->source),
 	};
 	struct client_value *value = client_port.lookup(&key);
 	struct route *route = &pkt->route;
@@ -171,7 +183,8 @@ error_about_answer(struct packet *pkt, const struct quote *quote, struct quote_n
 		return CONTINUE;
 	names->source = path.backend->address;
 	names->source_port = path.backend->port ?: quote->ports->source;
-	names->destination = service_address();
+	route->local = path.backend->local;
+	names->destination = own_address(route_local(route));
 	names->destination_port = path.nat_port;
 	route->destination = path.backend->address;
 	route->destination_mac = path.backend->mac;
@@ -201,6 +214,8 @@ static __always_inline enum verdict translate_error(struct packet *pkt)
 		return PASS_NOT_OURS;
 	if (!quote_is_sound(pkt, &quote))
 		return DROP_CHECKSUM;
+	if (verdict == RETURN_ERROR && icmp_says_refused(packet_icmp(pkt)))
+		count_refused(pkt->route.backend);
 	if (pkt->ip->ttl <= 1)
 		return DROP_TTL;
 	if (verdict == RETURN_ERROR || verdict == FORWARD_ERROR) {
@@ -254,7 +269,7 @@ static __always_inline enum verdict reply_error(struct packet *pkt, enum verdict
 	u64 source_mac = mac_word(pkt->eth->destination);
 	u64 destination_mac = mac_word(pkt->eth->source);
 	u32 length = sizeof(struct icmp_header) + quoted;
-	address sender = pkt->ip->source;
+	address sender = pkt->ip->source, own = own_address(packet_local(pkt));
 	struct xdp_md *ctx = pkt->ctx;
 	u32 mtu = pkt->route.mtu;
 	struct icmp_header *icmp;
@@ -284,9 +299,9 @@ static __always_inline enum verdict reply_error(struct packet *pkt, enum verdict
 	pkt->route.tags = pkt->tags;
 	rewrite_eth(pkt);
 	pkt->eth->type = be16(ETHERTYPE_IP);
-	ip_compose(ctx, ip, length, sender);
+	ip_compose(ctx, ip, length, own, sender);
 	reply_reason(icmp, reason, mtu);
-	sum = icmp_pseudo(service_address(), sender, length);
+	sum = icmp_pseudo(own, sender, length);
 	if (!csum_add_bytes(ctx, icmp, length, ICMP_BLOCKS, &sum))
 		return reason;
 	icmp->check = ~csum_fold(sum);

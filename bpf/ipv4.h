@@ -35,9 +35,9 @@ static __always_inline bool address_is(address one, address other)
 	return one == other;
 }
 
-static __always_inline address service_address(void)
+static __always_inline address address_of(u64 word_0, u64 word_1)
 {
-	return SERVICE_WORD_0;
+	return word_0;
 }
 
 /* What @from changed to @to adds to a sum. */
@@ -77,13 +77,13 @@ static __always_inline bool subscriber_is(address one, address other)
 
 /*
  * Is @source an address that an answer could be sent to? Not 0/8, loopback, multicast
- * and above (RFC 1122 3.2.1.3), nor the service itself.
+ * and above (RFC 1122 3.2.1.3).
  */
-static __always_inline bool source_is_sane(address source)
+static __always_inline bool address_is_sane(address source)
 {
 	u8 first = *(u8 *)&source;
 
-	return first != 0 && first != 127 && first < 224 && source != service_address();
+	return first != 0 && first != 127 && first < 224;
 }
 
 /* The sum of the pseudo-header of RFC 768 and RFC 9293; @length in the host's order. */
@@ -192,6 +192,7 @@ static __always_inline void ip_set_id(struct xdp_md *ctx, struct ip_header *ip, 
 }
 
 #define ICMP_UNREACHABLE 3
+#define ICMP_PORT_UNREACHABLE 3
 #define ICMP_TIME_EXCEEDED 11
 #define ICMP_PARAMETER_PROBLEM 12
 
@@ -230,9 +231,9 @@ static __always_inline void icmp_too_big(struct icmp_header *icmp, u32 mtu)
 	icmp->rest = (u32)be16(mtu) << 16;
 }
 
-/* Write the header of an ICMP message of @length bytes from the service to @destination. */
+/* Write the header of an ICMP message of @length bytes from @source to @destination. */
 static __always_inline void ip_compose(struct xdp_md *ctx, struct ip_header *ip, u32 length,
-				       address destination)
+				       address source, address destination)
 {
 	u64 sum = 0;
 
@@ -244,7 +245,7 @@ static __always_inline void ip_compose(struct xdp_md *ctx, struct ip_header *ip,
 	ip->ttl = 64;
 	ip->protocol = PROTOCOL_ICMP;
 	ip->check = 0;
-	ip->source = service_address();
+	ip->source = source;
 	ip->destination = destination;
 	csum_add_header(ctx, ip, &sum);
 	ip->check = ~csum_fold(sum);

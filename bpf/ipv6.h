@@ -56,13 +56,13 @@ static __always_inline bool address_is(address one, address other)
 	return one.word[0] == other.word[0] && one.word[1] == other.word[1];
 }
 
-static __always_inline address service_address(void)
+static __always_inline address address_of(u64 word_0, u64 word_1)
 {
-	address service;
+	address value;
 
-	service.word[0] = SERVICE_WORD_0;
-	service.word[1] = SERVICE_WORD_1;
-	return service;
+	value.word[0] = word_0;
+	value.word[1] = word_1;
+	return value;
 }
 
 static __always_inline u64 address_sum(address value)
@@ -116,15 +116,14 @@ static __always_inline bool subscriber_is(address one, address other)
 /*
  * Is @source an address that an answer could be sent to? Not multicast, nor the loopback and
  * unspecified ones or an IPv4 address in disguise, which no packet may have (RFC 4291 2.5),
- * nor a link's own, which no router may pass on (2.5.6), nor the service itself.
+ * nor a link's own, which no router may pass on (2.5.6).
  */
-static __always_inline bool source_is_sane(address source)
+static __always_inline bool address_is_sane(address source)
 {
 	u8 first = source.word[0], second = source.word[0] >> 8;
 
 	return first != 0xff && !(first == 0xfe && (second & 0xc0) == 0x80) &&
-	       (source.word[0] || ((u32)source.word[1] && (u32)source.word[1] != 0xffff0000)) &&
-	       !address_is(source, service_address());
+	       (source.word[0] || ((u32)source.word[1] && (u32)source.word[1] != 0xffff0000));
 }
 
 /* The sum of the pseudo-header (RFC 8200 8.1); @length in the host's order. */
@@ -251,6 +250,7 @@ static __always_inline void ip_set_id(struct xdp_md *ctx, struct ip_header *ip, 
 }
 
 #define ICMP_UNREACHABLE 1
+#define ICMP_PORT_UNREACHABLE 4
 #define ICMP_PACKET_TOO_BIG 2
 #define ICMP_TIME_EXCEEDED 3
 #define ICMP_PARAMETER_PROBLEM 4
@@ -291,15 +291,15 @@ static __always_inline void icmp_too_big(struct icmp_header *icmp, u32 mtu)
 	icmp->rest = __builtin_bswap32(mtu);
 }
 
-/* Write the header of an ICMP message of @length bytes from the service to @destination. */
+/* Write the header of an ICMP message of @length bytes from @source to @destination. */
 static __always_inline void ip_compose(struct xdp_md *ctx, struct ip_header *ip, u32 length,
-				       address destination)
+				       address source, address destination)
 {
 	ip->version_flow = 0x60;
 	ip->payload_length = be16(length);
 	ip->protocol = PROTOCOL_ICMP;
 	ip->ttl = 64;
-	ip->source = service_address();
+	ip->source = source;
 	ip->destination = destination;
 }
 

@@ -31,8 +31,17 @@ BPF_TABLE("array", u32, struct address_bucket, backend_ports, 1);
 /* Next hop address -> the first backend behind it. Written by Python. */
 BPF_TABLE("hash", address, u32, next_hops, 1);
 
-/* Service number -> which Maglev table counts. Written by Python. */
+/* Service number -> the service. Written by Python. */
 BPF_TABLE("array", u32, struct service, services, 1);
+
+/*
+ * Address number, protocol and upper half of a port -> for each of PORT_BLOCK ports the number
+ * of the service. Written by Python; only the first number is declared, as of maglev.
+ */
+BPF_TABLE("array", u32, u8, service_ports, 1);
+
+/* Address number -> the address of the balancer. Written by Python. */
+BPF_TABLE("array", u32, address, addresses, 1);
 
 /*
  * Table number -> MAGLEV_SIZE backend numbers; two tables a service. Written by Python.

@@ -17,14 +17,15 @@ struct route {
 	u32 mtu;
 	u16 interface;
 	u16 backend;
+	u8 local; /* ask route_local() */
 	bool redirect;
 };
 
 /*
  * The packet in hand. parse_packet() has checked the bounds of every header that a
  * pointer here leads to, but for that of TCP: see packet_tcp(). @interface is the slot it
- * came in by; @now is in ticks. What a step has not reached yet is not set, so that leaving
- * early costs nothing.
+ * came in by; @now is in ticks. What a step
+ * has not reached yet is not set, so that leaving early costs nothing.
  */
 struct packet {
 	struct xdp_md *ctx;
@@ -42,6 +43,8 @@ struct packet {
 	datagram_id id; /* what all of them have in common; see ip_walk() */
 	u32 id_at;	/* and where that stands */
 	u16 interface;
+	u8 local;   /* ask packet_local() */
+	u8 service; /* ask packet_service() */
 	u32 now;
 	struct route route; /* filled once the verdict is FORWARD or RETURN */
 };
@@ -107,6 +110,26 @@ static __always_inline u8 packet_protocol(const struct packet *pkt)
 	if (HAVE_UDP && HAVE_TCP)
 		return PROTOCOL_UDP - (PROTOCOL_UDP - PROTOCOL_TCP) * pkt->is_tcp;
 	return HAVE_TCP ? PROTOCOL_TCP : PROTOCOL_UDP;
+}
+
+/* The number of the balancer's address that @pkt came to. */
+static __always_inline u32 packet_local(const struct packet *pkt)
+{
+	return MANY_SERVICES ? pkt->local : 0;
+}
+
+/* And of that which it leaves from. */
+static __always_inline u32 route_local(const struct route *route)
+{
+	return MANY_SERVICES ? route->local : 0;
+}
+
+/* The number of the service that a request is for; without a branch, to verify. */
+static __always_inline u32 packet_service(const struct packet *pkt)
+{
+	if (MANY_SERVICES)
+		return pkt->service;
+	return HAVE_UDP && HAVE_TCP ? pkt->is_tcp : HAVE_TCP;
 }
 
 static __always_inline struct udp_header *packet_udp(const struct packet *pkt)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * From raw bytes to struct packet. Whatever is not clearly a UDP datagram or a TCP
- * segment to the service address goes to the kernel, which knows how to refuse it.
+ * segment to the balancer goes to the kernel, which knows how to refuse it.
  */
 #ifndef XDPLB_PARSE_H
 #define XDPLB_PARSE_H
@@ -12,12 +12,16 @@ static __always_inline bool protocol_is_ours(u8 protocol)
 	return (HAVE_UDP && protocol == PROTOCOL_UDP) || (HAVE_TCP && protocol == PROTOCOL_TCP);
 }
 
-/* Let the verifier walk on once, and not once for each interface and kind of fragment. */
+/* Let the verifier walk on once, and not once for each address, interface and kind of fragment. */
 static __always_inline void packet_blur(struct packet *pkt)
 {
 	u64 noise = mac_word(pkt->eth->source);
-	u64 interface = pkt->interface;
+	u64 interface = pkt->interface, local = pkt->local;
 
+	if (MANY_SERVICES) {
+		forget(local, noise);
+		pkt->local = local;
+	}
 	if (HAVE_VLAN)
 		forget(pkt->tags, noise);
 	if (INTERFACE_COUNT > 1) {
@@ -29,7 +33,7 @@ static __always_inline void packet_blur(struct packet *pkt)
 /*
  * Check the headers of the packet at @ctx and fill @pkt.
  *
- * CONTINUE for a packet to the service address with its ports, or its ICMP header, in
+ * CONTINUE for a packet to an address of the balancer with its ports, or its ICMP header, in
  * reach, and for a fragment without them; else a PASS verdict. What tells the MAC address
  * of a next hop is learned from on the way.
  */
@@ -51,9 +55,10 @@ static __always_inline enum verdict parse_packet(struct packet *pkt)
 		neighbour_learn(pkt);
 		return PASS_NOT_OURS;
 	}
-	if (pkt->eth->type != be16(ETHERTYPE_IP) ||
-	    !address_is(pkt->ip->destination, service_address()) ||
-	    !ip_walk(pkt->ctx, pkt->ip, &payload))
+	if (pkt->eth->type != be16(ETHERTYPE_IP))
+		return PASS_NOT_OURS;
+	pkt->local = own_number(pkt->ip->destination);
+	if (pkt->local == NO_ADDRESS || !ip_walk(pkt->ctx, pkt->ip, &payload))
 		return PASS_NOT_OURS;
 	pkt->is_tcp = payload.protocol == PROTOCOL_TCP;
 	opaque(pkt->is_tcp);

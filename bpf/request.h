@@ -89,8 +89,8 @@ static __always_inline bool request_indexed(const struct packet *pkt, struct cli
 	flow = flow_indexed(value, key, &found);
 	owner = flow ? flow->owner : 0;
 	/* A record that is only claimed is being opened by another CPU, which wrote the entry. */
-	if (flow && backend_keeps(found.backend) && owner_state(owner) != FLOW_FREE &&
-	    flow_touch(pkt, flow, owner, true)) {
+	if (flow && (backend_keeps(found.backend) || found.backend->state == BACKEND_HELD) &&
+	    owner_state(owner) != FLOW_FREE && flow_touch(pkt, flow, owner, true)) {
 		if (HAVE_RESERVATIONS && owner_state(owner) == FLOW_RESERVED)
 			flow_set_service_port(flow, pkt->ports->destination);
 		*path = found;
@@ -157,9 +157,22 @@ static __always_inline bool request_opens(const struct packet *pkt)
 	return tcp && tcp_opens(tcp->flags);
 }
 
+/* The number of the service that @pkt is for, which is noted in it; NO_SERVICE without one. */
+static __always_inline u32 request_service(struct packet *pkt)
+{
+	u64 number = service_find(packet_local(pkt), packet_is_tcp(pkt), pkt->ports->destination);
+	u64 noise = mac_word(pkt->eth->source);
+
+	if (MANY_SERVICES)
+		forget(number, noise);
+	pkt->service = number;
+	return number;
+}
+
 /* FORWARD with the route to a backend, PASS if @pkt is not the service's, or a DROP. */
 static __always_inline enum verdict request_backend(struct packet *pkt)
 {
+	u32 number = request_service(pkt);
 	struct client_key key = client_key(pkt, pkt->ports->destination);
 	struct route *route = &pkt->route;
 	struct path path = {};
@@ -168,11 +181,11 @@ static __always_inline enum verdict request_backend(struct packet *pkt)
 	bool is_known;
 	u32 hash;
 
-	if (!service_has_port(be16(pkt->ports->destination)))
+	if (number == NO_SERVICE)
 		return PASS_NOT_OURS;
-	select_hash = hash_packet(pkt);
+	select_hash = hash_packet(pkt, number);
 	hash = hash_flow(pkt, select_hash);
-	path.number = select_backend(pkt, select_hash);
+	path.number = select_backend(number, select_hash);
 	path.backend = backends.lookup(&path.number);
 	is_known = request_at_home(pkt, &key, hash, &path) || request_indexed(pkt, &key, &path);
 	if (HAVE_RESERVATIONS && !is_known) {
@@ -192,6 +205,8 @@ static __always_inline enum verdict request_backend(struct packet *pkt)
 		if (verdict != FORWARD)
 			return verdict;
 	}
+	if (path.backend->state == BACKEND_HELD)
+		return DROP_NO_BACKEND;
 	route->destination_mac = path.backend->mac;
 	if (!route->destination_mac || !route_leave(pkt, path.backend->interface))
 		return DROP_UNRESOLVED;
@@ -201,6 +216,7 @@ static __always_inline enum verdict request_backend(struct packet *pkt)
 	route->destination = path.backend->address;
 	route->source_port = path.nat_port;
 	route->backend = path.number;
+	route->local = path.backend->local;
 	route->destination_port = path.backend->port ?: pkt->ports->destination;
 	count_in(path.number, pkt->ip_length);
 	return FORWARD;

@@ -55,12 +55,20 @@ static __always_inline void rewrite_eth(struct packet *pkt)
 	*(u32 *)(pkt->eth->source + 2) = route->source_mac >> 16;
 }
 
+/* What it adds to a sum that a packet to the balancer is sent on from @source to @destination. */
+static __always_inline u64 rewrite_diff(const struct ip_header *ip, address source,
+					address destination)
+{
+	if (!MANY_SERVICES)
+		return address_diff(ip->source, destination);
+	return address_diff(ip->source, source) + address_diff(ip->destination, destination);
+}
+
 /*
- * Send @pkt by its route, from the service.
+ * Send @pkt by its route, from an address of the balancer.
  *
- * It came to the service's address and leaves from it, so of the addresses only the old
- * source and the new destination count in a checksum. That of UDP and TCP covers addresses
- * and ports.
+ * Where that is the address that it came to, only the old source and the new destination count
+ * in a checksum. That of UDP and TCP covers addresses and ports.
  * A UDP checksum of 0 means that the sender computed none, and stays; a computed one that
  * lands on 0 goes out as 0xffff (RFC 768). A wrong one stays wrong by as much, so that the
  * receiver notices.
@@ -71,13 +79,14 @@ static __always_inline void rewrite_checked(struct packet *pkt, u16 *check, bool
 	struct ip_header *ip = pkt->ip;
 	struct port_header *ports = pkt->ports;
 	bool is_partial = csum_is_partial(pkt, *check);
-	u64 addresses = address_diff(ip->source, route->destination);
+	address source = own_address(route_local(route));
+	u64 addresses = rewrite_diff(ip, source, route->destination);
 	u64 diff = addresses + csum_diff16(ports->source, route->source_port) +
 		   csum_diff16(ports->destination, route->destination_port);
 
 	rewrite_eth(pkt);
 	ip_hop(ip, addresses);
-	ip->source = service_address();
+	ip->source = source;
 	ip->destination = route->destination;
 	ports->source = route->source_port;
 	ports->destination = route->destination_port;
@@ -103,12 +112,12 @@ static __always_inline void rewrite_checked(struct packet *pkt, u16 *check, bool
 static __always_inline u64 rewrite_ip(struct packet *pkt)
 {
 	struct ip_header *ip = pkt->ip;
-	u64 diff = address_diff(ip->source, service_address()) +
-		   address_diff(ip->destination, pkt->route.destination);
+	address source = own_address(route_local(&pkt->route));
+	u64 diff = rewrite_diff(ip, source, pkt->route.destination);
 
 	rewrite_eth(pkt);
 	ip_hop(ip, diff);
-	ip->source = service_address();
+	ip->source = source;
 	ip->destination = pkt->route.destination;
 	return diff;
 }

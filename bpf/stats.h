@@ -36,4 +36,13 @@ static __always_inline void count_out(u32 backend, u32 bytes)
 	stats->bytes_out += bytes;
 }
 
+/* It is said of backend number @backend that nobody is at its port. */
+static __always_inline void count_refused(u32 backend)
+{
+	struct backend_stats *stats = backend_stats.lookup(&backend);
+
+	if (stats)
+		stats->refused++;
+}
+
 #endif

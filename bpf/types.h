@@ -11,13 +11,19 @@
 
 /* Numbers that stand for "none". */
 #define NO_BACKEND 0xffff
+#define NO_SERVICE 0xff
+#define NO_ADDRESS 0xff
 
-/* enum backend_state: may it get new flows, and may it keep its old ones? */
+/*
+ * enum backend_state: may it get new flows, and may it keep its old ones? Those of a backend
+ * that is held are neither sent there nor elsewhere.
+ */
 enum backend_state {
 	BACKEND_UNUSED,
 	BACKEND_UP,
 	BACKEND_DRAIN,
 	BACKEND_DOWN,
+	BACKEND_HELD,
 };
 
 /* Bytes to fill a record up with: as many for IPv4, as many for IPv6. */
@@ -29,8 +35,9 @@ enum backend_state {
  *
  * @mac is the next hop's, in the low six bytes of the word as they lie in a frame,
  * so that it is read and written whole; 0 while nobody has answered for it.
- * @port is 0 where the client's destination port is kept. A server that answers UDP and
- * TCP has two records.
+ * @port is 0 where the client's destination port is kept. A server has a record for each
+ * service that it answers, by @service, and for each address that it is spoken to from, by
+ * @local.
  * @slot_first and @slot_count are its part of reverse_lookup.
  * @next_neighbour is the next backend behind the same next hop, or NO_BACKEND.
  * @tag is that of the VLAN that it is in, as it lies in a frame; 0 if it is in none, or in that
@@ -41,14 +48,15 @@ struct backend {
 	address address;
 	u32 slot_first;
 	u32 slot_count;
-	u16 interface;
 	__be16 port;
-	u8 state;
-	u8 generation;
-	u8 protocol;
-	u8 mac_is_fixed;
 	u16 weight;
 	u16 next_neighbour;
+	u8 interface;
+	u8 mac_is_fixed;
+	u8 state;
+	u8 generation;
+	u8 service;
+	u8 local;
 	u32 tag;
 	address next_hop;
 	RESERVED(24, 0);
@@ -56,14 +64,18 @@ struct backend {
 
 SIZE_IS(struct backend, 64, 64);
 
-/* What a client's datagram says of its flow. A reservation leaves service_port 0: any. */
+/*
+ * What a client's datagram says of its flow. @number is the service's; a reservation leaves
+ * @service_port 0, for any of it.
+ */
 struct client_key {
 	address client;
 	address service;
 	__be16 client_port;
 	__be16 service_port;
 	u8 protocol;
-	u8 reserved[3];
+	u8 number;
+	u8 reserved[2];
 };
 
 SIZE_IS(struct client_key, 16, 40);
@@ -104,12 +116,13 @@ enum flow_state {
  * compare-and-swap: last_seen tick (32 bits), backend (16), state (8), generation
  * (8), from the low end up. Everything below it belongs to whoever set it.
  * @interface is where the client was last seen, @client_mac who brought it, and @tags are
- * those of its VLAN.
+ * those of its VLAN. @service is what it dialled.
  */
 struct flow {
 	u64 owner;
 	u8 client_mac[6];
-	u16 interface;
+	u8 interface;
+	u8 service;
 	u64 tags;
 	address client;
 	__be16 client_port;
@@ -128,31 +141,51 @@ struct slot_range {
 #define BUCKET_SIZE 4
 
 /*
- * Backend addresses with the same hash, each with its protocol, in whole cache lines; an
- * empty place is 0. Where one bucket has no place left, @continues is set and the next bucket
- * has the others.
+ * Backend addresses with the same hash, each with its protocol and the number of the address
+ * that it answers to, in whole cache lines; an empty place is 0. Where one bucket has no place
+ * left, @continues is set and the next bucket has the others.
  */
 struct address_bucket {
 	address address[BUCKET_SIZE];
 	struct slot_range slots[BUCKET_SIZE];
 	u8 protocol[BUCKET_SIZE];
+	u8 local[BUCKET_SIZE];
 	u32 continues;
-	RESERVED(8, 24);
+	RESERVED(4, 20);
 };
 
 SIZE_IS(struct address_bucket, 64, 128);
 
-/* The numbers of the services. */
+/* What the numbers of services end in: those of UDP are even, and those of TCP odd. */
 #define SERVICE_UDP 0
 #define SERVICE_TCP 1
 
-/* One service: which of its two Maglev tables counts. */
-struct service {
-	u32 table;
-	u32 reserved;
+/* Which of the timeouts is whose. */
+enum timeout {
+	TIMEOUT_UNREPLIED,
+	TIMEOUT_ANSWERED,
+	TIMEOUT_TRANSITORY,
+	TIMEOUT_ESTABLISHED,
+	TIMEOUT_MAX,
 };
 
-_Static_assert(sizeof(struct service) == 8, "struct service");
+/*
+ * One service: which of its two Maglev tables counts. And for programs with many services:
+ * @local, the number of the address that clients dial, what is hashed, and the idle ticks after
+ * which its flows may be taken over.
+ */
+struct service {
+	u32 table;
+	u8 local;
+	u8 hash;
+	u8 reserved[2];
+	u32 timeouts[TIMEOUT_MAX];
+};
+
+_Static_assert(sizeof(struct service) == 24, "struct service");
+
+/* How many ports one value of service_ports is about, each with a service's number. */
+#define PORT_BLOCK 256
 
 /* One interface of the balancer, by its slot; @mac as in struct backend. */
 struct interface {
@@ -178,7 +211,8 @@ SIZE_IS(struct fragment_key, 12, 40);
 
 /*
  * Where the first fragment of a datagram went, for the others, which do not say their
- * ports. @id is the new one, @seen the tick, @verdict what the first one was counted as.
+ * ports. @id is the new one, @seen the tick, @verdict what the first one was counted as, and
+ * @local the number of the address that it left from.
  */
 struct fragment {
 	u64 mac;
@@ -186,8 +220,9 @@ struct fragment {
 	address destination;
 	u32 seen;
 	datagram_id id;
-	u16 interface;
 	u16 backend;
+	u8 interface;
+	u8 local;
 	u8 verdict;
 	u8 protocol;
 	RESERVED(0, 2);
@@ -203,14 +238,18 @@ struct reply_limit {
 
 _Static_assert(sizeof(struct reply_limit) == 8, "struct reply_limit");
 
-/* Per CPU. In is toward the backend, out is from it; bytes are of IP packets. */
+/*
+ * Per CPU. In is toward the backend, out is from it; bytes are of IP packets. @refused are the
+ * ICMP errors that say that nobody is there.
+ */
 struct backend_stats {
 	u64 packets_in;
 	u64 bytes_in;
 	u64 packets_out;
 	u64 bytes_out;
+	u64 refused;
 };
 
-_Static_assert(sizeof(struct backend_stats) == 32, "struct backend_stats");
+_Static_assert(sizeof(struct backend_stats) == 40, "struct backend_stats");
 
 #endif

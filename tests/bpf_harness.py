@@ -6,19 +6,23 @@ import os
 from dataclasses import dataclass, replace
 from functools import cache
 from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from packets import CLIENT, CLIENT6, OUR_MAC, SERVICE_OF, backend_mac, readdressed, udp
 
 from xdplb import source, wire
+from xdplb.flags import flags as compiler_flags
 from xdplb.kernel import clock, libbpf, program, reservations, tables
 from xdplb.kernel.closing import Closing
 from xdplb.kernel.compiler import Compiler, ObjectCode
-from xdplb.model import IPV4, Backend, Endpoint, Mode, PortRange, Protocol, Request, Reservation
-from xdplb.plan import Facts, Hop, Plan, Port, constants, make_plan
+from xdplb.model import IPV4, Backend, Endpoint, Mode, PortRange, Protocol, Reservation
+from xdplb.plan import Facts, Hop, Plan, Port, make_plan
+from xdplb.request import Request, simple_request
 
 if TYPE_CHECKING:
     from xdplb.kernel.program import Descriptors
+    from xdplb.model import Address
 
 XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX, XDP_REDIRECT = range(5)
 EPHEMERAL = PortRange(32768, 60999)
@@ -49,7 +53,7 @@ def make_request(*backends: str, **options: Any) -> Request:
         address, _, port = text.strip("[").partition("]:" if "[" in text else ":")
         address, port = (text, "") if text.count(":") > 1 and "[" not in text else (address, port)
         items.append(Backend(ip_address(address), int(port) if port else None))
-    return Request(interfaces=("lo",), backends=tuple(items), **options)
+    return simple_request(("lo",), tuple(items), **options)
 
 
 def reservation(client: str, port: int, nat_port: int) -> Reservation:
@@ -70,8 +74,10 @@ class Loaded(Closing):
         ports = facts.pop("ports", (Port("lo", LOOPBACK, mac, mode, redirect=False),))
         self.flags = facts.pop("flags", ())
         hops = {item.address: Hop(item.address, 0, LOOPBACK) for item in request.backends}
+        version = request.versions[0]
+        request = request.with_addresses({version: ip_address(SERVICE_OF[version])})
         known = Facts(
-            service=next(iter(request.services), ip_address(SERVICE_OF[request.versions[0]])),
+            version=version,
             ports=ports,
             hops={**hops, **facts.pop("hops", {})},
             ephemeral=EPHEMERAL,
@@ -80,7 +86,7 @@ class Loaded(Closing):
         )
         self.plan = self._with_macs(make_plan(request, known))
         self.version = self.plan.version
-        flags = (*constants(self.plan, shares_ports=shares_ports), *self.flags)
+        flags = (*compiler_flags(self.plan, shares_ports=shares_ports), *self.flags)
         self.code = _compiled(self.version, flags)
         code = {self.version: self.code}
         self._every: Descriptors = tables.create([self.plan], code, None)
@@ -140,11 +146,20 @@ class Loaded(Closing):
     ) -> wire.ClientValue:
         """Where the flow of a client leads."""
         client = client or self.client
-        service = self.plan.facts.service
-        key = wire.ClientKey(ip_address(client), port, service, dport, protocol)
+        key = wire.ClientKey(ip_address(client), port, *self.dialled(dport, protocol))
         data = libbpf.lookup(self.maps["client_port"], key.pack(), 8)
         assert data is not None, f"no flow of {client}:{port}"
         return wire.ClientValue.unpack(data)
+
+    def dialled(self, port: int, protocol: Protocol = Protocol.UDP) -> tuple[Address, int, int]:
+        """The address, ``port`` and number of the service there; of the first, where it is 0."""
+        for item in self.plan.services:
+            service = item.service
+            if service.protocol is protocol and (
+                not port or any(port in ports for ports in service.ports)
+            ):
+                return service.dialled, port, item.number
+        raise AssertionError(port)
 
     def flow_place(self, value: wire.ClientValue) -> int:
         """The index in reverse_lookup that an entry of client_port leads to."""
@@ -210,7 +225,7 @@ class Loaded(Closing):
         return readdressed(
             packet,
             **{
-                "src": f"{self.plan.facts.service}",
+                "src": f"{self.plan.addresses[0]}",
                 "dst": f"{self.backend(value.backend).address}",
                 "sport": value.nat_port,
                 "smac": OUR_MAC,
@@ -230,6 +245,24 @@ class Loaded(Closing):
             **more,
         }
         return udp(payload, **fields)
+
+
+def verified(fd: int) -> int:
+    """How many instructions of a program the verifier looked at."""
+    info = Path(f"/proc/self/fdinfo/{fd}").read_text()
+    return int(info.split("verified_insns:")[1].split()[0])
+
+
+def joined(one: Loaded, other: Loaded) -> int:
+    """The descriptor of one program made of two, of IPv4 and IPv6."""
+    maps = program.Descriptors()
+    for part in (one, other):
+        for name in part.code.maps:
+            if name not in maps.of(part.version):
+                maps.of(part.version).add(name, os.dup(part.maps[name]))
+    fd = program.load({one.version: one.code, other.version: other.code}, maps)
+    maps.close()
+    return fd
 
 
 SEEN_VERDICTS: set[str] = set()

@@ -8,7 +8,9 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from xdplb.facts import Attached, Link, Neighbour, Prepared, Running, Split, Usage, Way
-from xdplb.model import IPV4, IPV6, Backend, Mode, PortRange, Request
+from xdplb.model import IPV4, IPV6, Backend, Mode, PortRange
+from xdplb.request import Request, Service, simple_request
+from xdplb.wire import StatsRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +31,21 @@ def request(*backends: str, **options: Any) -> Request:
     """A request on the interface ``eth0``."""
     options.setdefault("interfaces", ("eth0",))
     addresses = backends or ("192.0.2.10", "192.0.2.11")
-    return Request(backends=tuple(Backend(ip_address(item)) for item in addresses), **options)
+    return simple_request(
+        backends=tuple(Backend(ip_address(item)) for item in addresses), **options
+    )
+
+
+def service(
+    address: str, *backends: str, ports: tuple[int, ...] = (53,), **options: Any
+) -> Service:
+    """A service of some ports, without an address where that is empty."""
+    return Service(
+        backends=tuple(Backend(ip_address(item)) for item in backends),
+        address=ip_address(address) if address else None,
+        ports=tuple(PortRange(port, port) for port in ports),
+        **options,
+    )
 
 
 class FakeMachine:
@@ -47,13 +63,14 @@ class FakeMachine:
         self.flags: dict[int, list[str]] = {}
         self.loaded: list[tuple[list[Plan], State]] = []
         self.changed: list[tuple[int, Plan, State]] = []
+        self.ended: list[tuple[int, Plan]] = []
         self.locked = False
         self.prepared = Prepared(redirect=False)
         self.splits: dict[str, Split] = {}
         self.ids: dict[int, int] = {}
         self.usages = {
-            IPV4: Usage({0: 3, 1: 1}, {0: (5, 500, 4, 400)}, {0: 3, 1: 1}),
-            IPV6: Usage({0: 2}, {0: (7, 700, 6, 600)}, {0: 1, 1: 1}),
+            IPV4: Usage({0: 3, 1: 1}, {0: StatsRecord(5, 500, 4, 400)}, {0: 3, 1: 1}),
+            IPV6: Usage({0: 2}, {0: StatsRecord(7, 700, 6, 600)}, {0: 1, 1: 1}),
         }
 
     def _step(self, name: str) -> None:
@@ -172,6 +189,10 @@ class FakeMachine:
 
     def set_backend(self, program_id: int, number: int, record: BackendRecord) -> None:
         del program_id, number, record
+
+    def end_services(self, program_id: int, plan: Plan) -> None:
+        self._step("end_services")
+        self.ended.append((program_id, plan))
 
     def change(self, running: Running, plan: Plan, state: State) -> None:
         self._step("change")

@@ -15,21 +15,20 @@ from xdplb.model import (
     InterfaceStatus,
     ServiceStatus,
 )
-from xdplb.plan import BACKEND_CODES
+from xdplb.plan import backend_state
 from xdplb.startup import start
-from xdplb.wire import BackendCode
+from xdplb.wire import NO_TRAFFIC, BackendCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from xdplb.facts import Running, Usage
     from xdplb.machine import Machine
-    from xdplb.model import Protocol, Request
+    from xdplb.model import Address
+    from xdplb.request import Request
     from xdplb.startup import Report
-    from xdplb.state import AttachedTo, Side
+    from xdplb.state import AttachedTo, Installed, Side
     from xdplb.wire import BackendRecord
-
-_STATES = {code: state for state, code in BACKEND_CODES.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,25 +127,30 @@ class Balancer:
                 raise NotReadyError("several balancers are up", "say which one with --iface NAME")
             yield chosen[0]
 
-    def add_backend(self, backend: Backend, interface: str | None = None) -> live.Change:
+    def add_backend(
+        self, backend: Backend, interface: str | None = None, service: str | None = None
+    ) -> live.Change:
         """Give a running balancer another backend; see ``live.add``."""
         with self.changing(interface) as running:
-            return live.add(self._machine, running, backend)
+            return live.add(self._machine, running, backend, service)
 
-    def remove_backend(self, backend: Backend, interface: str | None = None) -> live.Change:
+    def remove_backend(
+        self, backend: Backend, interface: str | None = None, service: str | None = None
+    ) -> live.Change:
         """Take a backend away; see ``live.remove``."""
         with self.changing(interface) as running:
-            return live.remove(self._machine, running, backend)
+            return live.remove(self._machine, running, backend, service)
 
     def edit_backend(
         self,
         backend: Backend,
         how: Callable[[Backend], Backend],
         interface: str | None = None,
+        service: str | None = None,
     ) -> live.Change:
         """Change a backend's state or weight; see ``live.edit``."""
         with self.changing(interface) as running:
-            return live.edit(self._machine, running, backend, how)
+            return live.edit(self._machine, running, backend, how, service)
 
     def status(self) -> list[BalancerStatus]:
         """Everything that is known of every balancer here."""
@@ -178,7 +182,7 @@ class Balancer:
 
     def _side(self, running: Running, side: Side) -> _SideStatus:
         """The services of one IP version."""
-        state, version = running.state, side.service.version
+        state, version = running.state, side.version
         usage = self._machine.usage(running, version)
         live = {
             number: record
@@ -189,13 +193,14 @@ class Balancer:
         return _SideStatus(
             services=tuple(
                 ServiceStatus(
-                    address=side.service,
-                    protocol=protocol,
-                    ports=state.ports,
-                    hash=state.hash,
-                    backends=self._backends(running, protocol, live, usage),
+                    name=item.service.name,
+                    address=item.service.dialled,
+                    protocol=item.service.protocol,
+                    ports=item.service.ports,
+                    hash=item.service.hash,
+                    backends=self._backends(state.interfaces, item, live, usage),
                 )
-                for protocol in state.protocols
+                for item in side.services
             ),
             flows=sum(usage.flows.values()),
             nat_ports=sum(count for _, count in groups),
@@ -203,39 +208,45 @@ class Balancer:
 
     def _backends(
         self,
-        running: Running,
-        protocol: Protocol,
+        interfaces: Sequence[AttachedTo],
+        installed: Installed,
         live: Mapping[int, BackendRecord],
         usage: Usage,
     ) -> tuple[BackendStatus, ...]:
-        numbers = [number for number, record in live.items() if record.protocol is protocol]
-        total = sum(usage.shares.get(number, 0) for number in numbers)
-        on = running.state.interfaces
+        """The backends of a service; those that are spoken to from several addresses, once."""
+        lanes: dict[tuple[Address, int | None], list[int]] = {}
+        for number, record in live.items():
+            if record.service == installed.number:
+                lanes.setdefault((record.address, record.port), []).append(number)
+        total = sum(usage.shares.get(number, 0) for group in lanes.values() for number in group)
         return tuple(
-            self._backend(number, live[number], on[live[number].interface], usage, total)
-            for number in numbers
+            self._backend(numbers, live[numbers[0]], interfaces, usage, total)
+            for numbers in lanes.values()
         )
 
     def _backend(
         self,
-        number: int,
+        numbers: Sequence[int],
         record: BackendRecord,
-        interface: AttachedTo,
+        interfaces: Sequence[AttachedTo],
         usage: Usage,
         total: int,
     ) -> BackendStatus:
-        packets_in, bytes_in, packets_out, bytes_out = usage.traffic.get(number, (0, 0, 0, 0))
+        interface = interfaces[record.interface]
+        traffic = [usage.traffic.get(number, NO_TRAFFIC) for number in numbers]
+        packets_in, bytes_in, packets_out, bytes_out, refused = map(sum, zip(*traffic, strict=True))
         return BackendStatus(
-            number=number,
+            number=numbers[0],
             backend=Backend(record.address, record.port, record.weight),
-            state=_STATES[record.state],
+            state=backend_state(record.state),
             mac=record.mac.hex(":") if record.mac else None,
             next_hop=record.next_hop,
             interface=self._machine.interface_name(interface.index) or interface.name,
-            share=usage.shares.get(number, 0) / total if total else 0.0,
-            flows=usage.flows.get(number, 0),
+            share=sum(usage.shares.get(number, 0) for number in numbers) / total if total else 0.0,
+            flows=sum(usage.flows.get(number, 0) for number in numbers),
             packets_in=packets_in,
             bytes_in=bytes_in,
             packets_out=packets_out,
             bytes_out=bytes_out,
+            refused=refused,
         )

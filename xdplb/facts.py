@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from xdplb.model import Address, Mode
     from xdplb.state import Restore, State
-    from xdplb.wire import BackendRecord
+    from xdplb.wire import BackendRecord, StatsRecord
 
 # Kinds of interface that never have native XDP: no need to try.
 _GENERIC_ONLY: Final = frozenset(
@@ -137,10 +137,10 @@ class Usage:
 
     Attributes:
         flows: Flows that have not timed out, by backend number.
-        traffic: Packets and bytes in, packets and bytes out, by backend number.
+        traffic: What has gone to and come from each, by backend number.
         shares: Entries of the Maglev table, by backend number.
     """
 
     flows: dict[int, int]
-    traffic: dict[int, tuple[int, int, int, int]]
+    traffic: Mapping[int, StatsRecord]
     shares: dict[int, int]

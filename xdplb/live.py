@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from xdplb.errors import InvalidValueError, NotReadyError
-from xdplb.model import Backend, BackendState, Request
-from xdplb.plan import BACKEND_CODES, Facts, Hop, Port, make_plan, with_macs
+from xdplb.model import BackendState
+from xdplb.plan import Facts, Hop, Port, make_plan, with_macs
 from xdplb.startup import find_hop, watch
 from xdplb.wire import NO_TAG, BackendCode
 
@@ -21,11 +21,10 @@ if TYPE_CHECKING:
 
     from xdplb.facts import Running
     from xdplb.machine import Machine
-    from xdplb.model import Address, PortRange
+    from xdplb.model import Address, Backend, PortRange
     from xdplb.plan import Plan
+    from xdplb.request import Request, Service
     from xdplb.state import Side
-
-_STATES = {code: state for state, code in BACKEND_CODES.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,67 +32,94 @@ class Change:
     """What came of a change.
 
     Attributes:
-        backends: All of them, as they are now.
+        services: All of them, as they are now.
         resolved: Somebody has answered for the next hop of the one that was added.
     """
 
-    backends: tuple[Backend, ...]
+    services: tuple[Service, ...]
     resolved: bool = True
 
 
-def backends_of(running: Running) -> list[Backend]:
-    """The backends of a running balancer, each once, in the order of their numbers."""
-    found: dict[tuple[Address, int | None], Backend] = {}
-    for version in running.state.versions:
-        for record in running.records[version]:
-            if record.state is not BackendCode.UNUSED:
-                key = (record.address, record.port)
-                found.setdefault(key, Backend(*key, record.weight, _STATES[record.state]))
-    return list(found.values())
+def add(machine: Machine, running: Running, new: Backend, service: str | None = None) -> Change:
+    """Give services another backend.
 
-
-def add(machine: Machine, running: Running, new: Backend) -> Change:
-    """Give the balancer another backend.
+    Args:
+        machine: Where.
+        running: The balancer.
+        new: The backend.
+        service: Name or address of the services; None for all of the backend's IP version,
+            where they have the same backends.
 
     Raises:
-        XdplbError: It has that one already, or no way to it, or no room. Nothing is changed.
+        XdplbError: One has that backend already, or there is no way to it, or no room, or no
+            telling which service is meant. Nothing is changed.
     """
-    there = backends_of(running)
-    if _find(there, new) is not None:
+    mine = _of_version(running, new, service)
+    if service is None and len({frozenset(map(_key, item.backends)) for item in mine}) > 1:
         raise InvalidValueError(
-            f"backend {new} is there already", "'xdplb backend list' shows all of them"
+            "the balancer has several services", "say which one with --service NAME"
         )
-    return _apply(machine, running, [*there, new], new)
+    for item in mine:
+        if _find(item, new) is not None:
+            raise InvalidValueError(
+                f"backend {new} is there already", "'xdplb backend list' shows all of them"
+            )
+    return _apply(machine, running, new, mine, lambda item: (*item.backends, new))
 
 
-def remove(machine: Machine, running: Running, gone: Backend) -> Change:
+def remove(machine: Machine, running: Running, gone: Backend, service: str | None = None) -> Change:
     """Take a backend away: its flows find another one with their next packet.
 
+    Args:
+        machine: Where.
+        running: The balancer.
+        gone: The backend.
+        service: Name or address of the services; None for all that have it.
+
     Raises:
-        XdplbError: There is no such backend, or no other one of its IP version.
+        XdplbError: There is no such backend, or a service has no other one.
     """
-    there = backends_of(running)
-    mine = _require(there, gone)
-    left = [item for item in there if item is not mine]
-    if not any(item.address.version == mine.address.version for item in left):
+    mine = _with_backend(running, gone, service)
+    if any(len(item.backends) == 1 for item in mine):
         raise InvalidValueError(
-            f"backend {mine} is the only one of its service",
+            f"backend {gone} is the only one of its service",
             "add another one first; 'xdplb down' ends the balancer",
         )
-    return _apply(machine, running, left, mine)
+    return _apply(
+        machine,
+        running,
+        gone,
+        mine,
+        lambda item: tuple(one for one in item.backends if _key(one) != _key(gone)),
+    )
 
 
 def edit(
-    machine: Machine, running: Running, which: Backend, how: Callable[[Backend], Backend]
+    machine: Machine,
+    running: Running,
+    which: Backend,
+    how: Callable[[Backend], Backend],
+    service: str | None = None,
 ) -> Change:
     """Change the state or the weight of a backend; its flows stay.
+
+    Args:
+        machine: Where.
+        running: The balancer.
+        which: The backend.
+        how: What it becomes.
+        service: Name or address of the services; None for all that have it.
 
     Raises:
         XdplbError: There is no such backend.
     """
-    there = backends_of(running)
-    mine = _require(there, which)
-    return _apply(machine, running, [how(item) if item is mine else item for item in there], mine)
+    return _apply(
+        machine,
+        running,
+        which,
+        _with_backend(running, which, service),
+        lambda item: tuple(how(one) if _key(one) == _key(which) else one for one in item.backends),
+    )
 
 
 def drain(backend: Backend) -> Backend:
@@ -106,16 +132,45 @@ def undrain(backend: Backend) -> Backend:
     return replace(backend, state=BackendState.UP)
 
 
-def _find(backends: Sequence[Backend], which: Backend) -> Backend | None:
-    return next(
-        (item for item in backends if (item.address, item.port) == (which.address, which.port)),
-        None,
-    )
+def _key(backend: Backend) -> tuple[Address, int | None]:
+    return backend.address, backend.port
 
 
-def _require(backends: Sequence[Backend], which: Backend) -> Backend:
-    found = _find(backends, which)
-    if found is None:
+def _find(service: Service, which: Backend) -> Backend | None:
+    return next((item for item in service.backends if _key(item) == _key(which)), None)
+
+
+def _of_version(running: Running, backend: Backend, service: str | None) -> list[Service]:
+    """The services that a backend could be one of.
+
+    Raises:
+        InvalidValueError: There are none.
+    """
+    version = backend.address.version
+    found = [item for item in running.state.services if item.version == version]
+    if not found:
+        raise InvalidValueError(
+            f"backend {backend} is IPv{version}, and the balancer has no IPv{version} service",
+            "run 'xdplb up' again with a --service and backends of both",
+        )
+    if service is not None:
+        found = [item for item in found if item.is_called(service)]
+        if not found:
+            raise InvalidValueError(
+                f"there is no IPv{version} service {service}", "'xdplb status' shows all of them"
+            )
+    return found
+
+
+def _with_backend(running: Running, which: Backend, service: str | None) -> list[Service]:
+    """The services that have a backend.
+
+    Raises:
+        InvalidValueError: There are none.
+    """
+    every = [item for item in running.state.services if service is None or item.is_called(service)]
+    found = [item for item in every if _find(item, which) is not None]
+    if not found:
         raise InvalidValueError(
             f"there is no backend {which}", "'xdplb backend list' shows the ones there are"
         )
@@ -123,17 +178,43 @@ def _require(backends: Sequence[Backend], which: Backend) -> Backend:
 
 
 def _apply(
-    machine: Machine, running: Running, backends: Sequence[Backend], about: Backend
+    machine: Machine,
+    running: Running,
+    about: Backend,
+    mine: Sequence[Service],
+    backends: Callable[[Service], tuple[Backend, ...]],
 ) -> Change:
-    """Write what is different with these ``backends``, of which one is new, gone or changed."""
+    """Write what is different when ``mine`` of the services have other ``backends``."""
     version = about.address.version
+    before = running.state.request
+    request = replace(
+        before,
+        services=tuple(
+            replace(item, backends=backends(item)) if item in mine else item
+            for item in before.services
+        ),
+    )
+    return rewrite(machine, running, request, version, about)
+
+
+def rewrite(
+    machine: Machine, running: Running, request: Request, version: int, about: Backend
+) -> Change:
+    """Write what of one IP version is different, where only backends are.
+
+    Args:
+        machine: Where.
+        running: The balancer.
+        request: What it is to be; its services are those that run, with other backends.
+        version: The IP version of these.
+        about: The backend that is new, gone or changed.
+
+    Raises:
+        XdplbError: And then nothing is changed.
+    """
     side = running.state.side(version)
     if side is None:
-        raise InvalidValueError(
-            f"backend {about} is IPv{version}, and the balancer has no IPv{version} service",
-            "run 'xdplb up' again with a --service and backends of both",
-        )
-    request = _request(running, backends)
+        raise AssertionError(version)
     with ExitStack() as undo:
         hops = _hops(machine, running, request, version)
         watched = watch(machine, hops, running, undo)
@@ -147,10 +228,16 @@ def _apply(
         known = machine.neighbours([hop.ifindex for hop in hops.values()])
         plan = with_macs(replace(plan, room=side.room), known)
         kept = [item for item in running.state.restore if item not in watched]
-        state = replace(running.state, restore=(*kept, *watched))
+        state = replace(
+            running.state,
+            sides=tuple(
+                plan.side if item.version == version else item for item in running.state.sides
+            ),
+            restore=(*kept, *watched),
+        )
         machine.change(running, plan, state)
         undo.pop_all()
-    return Change(tuple(backends), _is_resolved(plan, about))
+    return Change(state.services, _is_resolved(plan, about))
 
 
 def _facts(
@@ -159,39 +246,23 @@ def _facts(
     """What ``up`` would find out, as far as a change of backends depends on it."""
     state = running.state
     return Facts(
-        service=side.service,
+        version=side.version,
         ports=tuple(
             Port(item.name, item.index, b"", item.mode, redirect=False) for item in state.interfaces
         ),
         hops=hops,
         ephemeral=ephemeral,
         hash_keys=state.hash_keys,
-        records=running.records[side.service.version],
+        side=side,
+        records=running.records[side.version],
         nat_ports=state.nat_ports,
         capacity=state.capacity,
     )
 
 
 def _is_resolved(plan: Plan, about: Backend) -> bool:
-    numbers = [number for (_, backend), number in plan.numbers.items() if backend == about]
+    numbers = [number for target, number in plan.numbers.items() if target.backend == about]
     return all(plan.records[number].mac is not None for number in numbers)
-
-
-def _request(running: Running, backends: Sequence[Backend]) -> Request:
-    """What ``up`` would have to be asked for to get the running balancer with ``backends``."""
-    state = running.state
-    return Request(
-        interfaces=tuple(item.name for item in state.interfaces),
-        backends=tuple(backends),
-        services=tuple(side.service for side in state.sides),
-        protocols=state.protocols,
-        ports=state.ports,
-        hash=state.hash,
-        reservations=state.reservations,
-        max_flows=state.capacity,
-        nat_ports=state.nat_ports,
-        timeouts=state.timeouts,
-    )
 
 
 def _hops(

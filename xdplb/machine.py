@@ -107,6 +107,9 @@ class Machine(Protocol):
     def set_backend(self, program_id: int, number: int, record: BackendRecord) -> None:
         """Write one backend of a running balancer."""
 
+    def end_services(self, program_id: int, plan: Plan) -> None:
+        """End the flows of the services that a plan has removed."""
+
     def change(self, running: Running, plan: Plan, state: State) -> None:
         """Write what of a plan differs from what runs, and the new description."""
 

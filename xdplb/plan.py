@@ -8,25 +8,29 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from xdplb import wire
 from xdplb.errors import InvalidValueError
+from xdplb.matching import match_services
 from xdplb.model import (
-    ALL_PORTS,
     DEFAULT_MAX_FLOWS,
-    IPV4,
     MAX_BACKENDS,
+    MAX_PORT,
     Address,
     Backend,
     BackendState,
+    Endpoint,
     Hash,
     Mode,
+    OnDown,
     PortRange,
     Protocol,
+    Timeouts,
 )
 from xdplb.ports import NatPool, SlotRange, assign_groups, cut_groups, make_pool
-from xdplb.selection import MAGLEV_SIZE, address_hash, build_table, select_slot
+from xdplb.selection import address_hash, build_table, select_slot
+from xdplb.state import Installed, Side
 from xdplb.wire import BackendCode, BackendRecord, ClientKey, ClientValue, FlowCode
 
 if TYPE_CHECKING:
@@ -34,27 +38,71 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from xdplb.facts import Neighbour
-    from xdplb.model import Request, Reservation
+    from xdplb.model import Reservation
+    from xdplb.request import Request, Service
 
 MIN_BACKENDS: Final = 256
 MIN_CLIENT_COUNTERS: Final = 1024
 FLOWS_PER_COUNTER: Final = 4
-_REFRESH_TICKS: Final = 16
 BUCKET_STEPS: Final = 8
+LOCAL_STRIDE: Final = 40503
 MAX_NEIGHBOURS: Final = 1024
-BACKEND_CODES: Final = {
-    BackendState.UP: BackendCode.UP,
-    BackendState.DRAIN: BackendCode.DRAIN,
-    BackendState.DOWN: BackendCode.DOWN,
+TABLES_PER_SERVICE: Final = 2
+HASH_NUMBERS: Final = {Hash.SRC_DST: 0, Hash.FIVE_TUPLE: 1, Hash.SRC: 2}
+
+_CODES: Final = {BackendState.UP: BackendCode.UP, BackendState.DRAIN: BackendCode.DRAIN}
+_STATES: Final = {
+    BackendCode.UP: BackendState.UP,
+    BackendCode.DRAIN: BackendState.DRAIN,
+    BackendCode.DOWN: BackendState.DOWN,
+    BackendCode.HELD: BackendState.DOWN,
 }
-_HASH_NUMBER: Final = {Hash.SRC_DST: 0, Hash.FIVE_TUPLE: 1, Hash.SRC: 2}
 
 
-Target: TypeAlias = tuple[Protocol, Backend]
-"""A backend as the one that answers a protocol."""
+def backend_code(state: BackendState, on_down: OnDown) -> BackendCode:
+    """How a backend's state is written, where ``on_down`` says what its flows do without it."""
+    without = BackendCode.HELD if on_down is OnDown.DROP else BackendCode.DOWN
+    return _CODES.get(state, without)
 
-Place: TypeAlias = tuple[Protocol, Address]
-"""What has a part of ``reverse_lookup`` to itself."""
+
+def backend_state(code: BackendCode) -> BackendState:
+    """The state that was written as ``code``, which is not UNUSED."""
+    return _STATES[code]
+
+
+def timeout_ticks(timeouts: Timeouts) -> tuple[int, int, int, int]:
+    """Idle ticks of flows, in the program's order."""
+    unreplied, answered, transitory, established = (
+        max(round(seconds * wire.TICKS_PER_S), 1)
+        for seconds in (
+            timeouts.unreplied,
+            timeouts.answered,
+            timeouts.transitory,
+            timeouts.established,
+        )
+    )
+    return unreplied, answered, transitory, established
+
+
+class Target(NamedTuple):
+    """A backend as the program knows it: for one service, spoken to from one address.
+
+    Attributes:
+        service: The service's number.
+        own: The balancer's address.
+    """
+
+    service: int
+    backend: Backend
+    own: Address
+
+
+class Place(NamedTuple):
+    """What has a part of ``reverse_lookup`` to itself; ``own`` is the balancer's address."""
+
+    protocol: Protocol
+    address: Address
+    own: Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,20 +144,22 @@ class Facts:
     """What the machine says, for one IP version.
 
     Attributes:
-        service: The address that clients dial, of that version.
+        version: Of IP.
         hops: The way to each backend address.
         ephemeral: ``ip_local_port_range``.
         hash_keys: Two secret 64-bit numbers.
-        records: The ``backends`` map of the balancer that is being replaced, by number.
+        side: What the balancer that is being replaced has of that version.
+        records: Its ``backends`` map, by number.
         nat_ports: The NAT ports of that balancer.
         capacity: How many flows it has room for.
     """
 
-    service: Address
+    version: int
     ports: tuple[Port, ...]
     hops: Mapping[Address, Hop]
     ephemeral: PortRange
     hash_keys: tuple[int, int]
+    side: Side | None = None
     records: Sequence[BackendRecord] = ()
     nat_ports: tuple[PortRange, ...] = ()
     capacity: int | None = None
@@ -130,27 +180,57 @@ class Plan:
     """Everything that the maps and the compiler are to get, for one IP version.
 
     Attributes:
+        services: Those of the IP version, with their numbers.
+        addresses: The balancer's own, by number.
         records: The ``backends`` map, by number; numbers without a backend are UNUSED.
         capacity: Records of ``reverse_lookup``.
         room: Records of ``backends``.
+        tables: The Maglev tables, by the numbers of the services.
     """
 
     request: Request
     facts: Facts
+    services: tuple[Installed, ...]
+    addresses: tuple[Address, ...]
     pool: NatPool
     capacity: int
     room: int
     records: tuple[BackendRecord, ...]
     slots: Mapping[Place, SlotRange]
     next_hops: Mapping[Address, int]
-    tables: Mapping[Protocol, array[int]]
+    tables: Mapping[int, array[int]]
     reserved: tuple[ReservedFlow, ...]
     numbers: Mapping[Target, int] = field(default_factory=dict)
 
     @property
     def version(self) -> int:
         """The IP version."""
-        return self.facts.service.version
+        return self.facts.version
+
+    @property
+    def side(self) -> Side:
+        """What the balancer is to know of itself for this IP version."""
+        return Side(self.version, self.room, self.addresses, self.services)
+
+    @property
+    def removed(self) -> tuple[Installed, ...]:
+        """Services that run, and are no longer wanted: their flows end."""
+        old = self.facts.side.services if self.facts.side else ()
+        kept = match_services(
+            [item.service for item in old], [item.service for item in self.services]
+        ).values()
+        return tuple(item for place, item in enumerate(old) if place not in kept)
+
+    @property
+    def has_many(self) -> bool:
+        """Whether services are looked up; else all there is to know of them is a constant."""
+        first = self.services[0].service
+        return len(self.addresses) > 1 or any(
+            item.number > 1
+            or (item.service.ports, item.service.hash, item.service.timeouts)
+            != (first.ports, first.hash, first.timeouts)
+            for item in self.services
+        )
 
     @property
     def client_limit(self) -> int:
@@ -172,6 +252,35 @@ class Plan:
         window = 2 * self.client_limit
         return window if window < min(self.pool.size, self.capacity) - 1 else 0
 
+    def service_records(self) -> dict[int, wire.ServiceRecord]:
+        """The ``services`` map, by number, with the first Maglev table of each."""
+        local = {address: number for number, address in enumerate(self.addresses)}
+        return {
+            item.number: wire.ServiceRecord(
+                table=TABLES_PER_SERVICE * item.number,
+                local=local[item.service.dialled],
+                hash=HASH_NUMBERS[item.service.hash],
+                timeouts=timeout_ticks(item.service.timeouts),
+            )
+            for item in self.services
+        }
+
+    def port_blocks(self) -> list[bytes]:
+        """The ``service_ports`` map: for each address, and UDP and TCP, the services of ports."""
+        blocks: list[bytes] = []
+        for address in self.addresses:
+            for protocol in (Protocol.UDP, Protocol.TCP):
+                ports = bytearray([wire.NO_SERVICE]) * (MAX_PORT + 1)
+                for item in self.services:
+                    if (item.service.address, item.service.protocol) == (address, protocol):
+                        for part in item.service.ports:
+                            ports[part.first : part.last + 1] = bytes([item.number]) * part.count
+                blocks += [
+                    bytes(ports[at : at + wire.PORT_BLOCK])
+                    for at in range(0, MAX_PORT + 1, wire.PORT_BLOCK)
+                ]
+        return blocks
+
     def interface_records(self) -> list[bytes]:
         """The ``interfaces`` map, by slot."""
         return [
@@ -185,13 +294,21 @@ class Plan:
         Raises:
             InvalidValueError: So many addresses share a hash that it would not find one.
         """
-        found: list[list[tuple[Address, Protocol, int, int]]] = [[] for _ in range(self.room)]
+        found: list[list[wire.BucketEntry]] = [[] for _ in range(self.room)]
         continues = [False] * self.room
-        for (protocol, address), slots in self.slots.items():
-            bucket = address_hash(address) % self.room
+        local = {address: number for number, address in enumerate(self.addresses)}
+        for place, slots in self.slots.items():
+            if place.own not in local:  # nobody answers to it any more
+                continue
+            address = place.address
+            bucket = (address_hash(address) + local[place.own] * LOCAL_STRIDE) % self.room
             for _ in range(BUCKET_STEPS):
                 if len(found[bucket]) < wire.BUCKET_SIZE:
-                    found[bucket].append((address, protocol, slots.first, slots.count))
+                    found[bucket].append(
+                        wire.BucketEntry(
+                            address, place.protocol, local[place.own], slots.first, slots.count
+                        )
+                    )
                     break
                 continues[bucket] = True
                 bucket = (bucket + 1) % self.room
@@ -207,9 +324,13 @@ class Plan:
 
 
 def make_plan(request: Request, facts: Facts) -> Plan:
-    """Decide numbers, port ranges, the table and the reserved flows.
+    """Decide numbers, port ranges, the tables and the reserved flows.
 
-    What in the request is of another IP version than ``facts.service`` is left out.
+    Services of another IP version than ``facts.version`` are left out.
+
+    Args:
+        request: Each of its services has an address.
+        facts: What the machine says.
 
     Raises:
         InvalidValueError: The request does not fit the machine.
@@ -217,35 +338,38 @@ def make_plan(request: Request, facts: Facts) -> Plan:
     pool = make_pool(request.nat_ports or facts.nat_ports, facts.ephemeral)
     capacity = request.max_flows or facts.capacity or DEFAULT_MAX_FLOWS
     groups = cut_groups(capacity, pool.size)
-    version = facts.service.version
+    services = number_services(request.of(facts.version), facts.side.services if facts.side else ())
+    addresses = _addresses(services)
     targets = [
-        (protocol, backend)
-        for protocol in request.protocols
-        for backend in request.backends
-        if backend.address.version == version
+        Target(item.number, backend, own)
+        for item in services
+        for backend in item.service.backends
+        for own in item.service.own_addresses
     ]
-    numbers = _number(targets, facts.records)
+    numbers = _number(targets, facts)
     kept = {
-        (record.protocol, record.address): SlotRange(record.slot_first, record.slot_count)
+        Place(record.protocol, record.address, own): SlotRange(record.slot_first, record.slot_count)
         for record in facts.records
+        if (own := _own_address(record, facts)) is not None
     }
-    wanted = [(protocol, backend.address) for protocol, backend in targets]
+    wanted = [
+        Place(wire.protocol_of(item.service), item.backend.address, item.own) for item in targets
+    ]
     slots = {**kept, **assign_groups(wanted, groups, kept)}
-    records = _records(facts, numbers, slots)
+    records = _records(facts, services, addresses, numbers, slots)
     room = _room(len(records))
-    tables = {
-        protocol: build_table(
-            [
-                (number, backend)
-                for (one, backend), number in numbers.items()
-                if one is protocol and backend.state is BackendState.UP
-            ]
-        )
-        for protocol in request.protocols
-    }
+    tables = {item.number: _table(item, numbers) for item in services}
+    reserved = tuple(
+        _reserve(reservation, item, facts, pool, records, tables[item.number])
+        for item in services
+        for reservation in item.service.reservations
+    )
+    _refuse_shared(reserved)
     return Plan(
         request=request,
         facts=facts,
+        services=services,
+        addresses=addresses,
         pool=pool,
         capacity=capacity,
         room=room,
@@ -253,13 +377,89 @@ def make_plan(request: Request, facts: Facts) -> Plan:
         slots=slots,
         next_hops=_heads(records),
         tables=tables,
-        reserved=tuple(
-            _reserve(item, protocol, request, facts, pool, records, table)
-            for protocol, table in tables.items()
-            for item in request.reservations
-            if item.client.address.version == version
-        ),
+        reserved=reserved,
         numbers=numbers,
+    )
+
+
+def _refuse_shared(reserved: Sequence[ReservedFlow]) -> None:
+    """Let each reservation have its port to itself.
+
+    Raises:
+        InvalidValueError: Two have the same port toward backends that share their ports.
+    """
+    taken: dict[int, ReservedFlow] = {}
+    for item in reserved:
+        other = taken.setdefault(item.index, item)
+        if other is not item:
+            raise InvalidValueError(
+                f"NAT port {item.value.nat_port} is reserved for {Endpoint(*item.key[:2])} and "
+                f"for {Endpoint(*other.key[:2])}, and their backends share their ports",
+                "reserve another port for one of them, or make room for more with --max-flows",
+            )
+
+
+def number_services(services: Sequence[Service], old: Sequence[Installed]) -> tuple[Installed, ...]:
+    """Give services numbers: one that runs already keeps its own.
+
+    Those of UDP are even, those of TCP are odd.
+
+    Raises:
+        InvalidValueError: There are more than there are numbers.
+    """
+    kept = match_services([item.service for item in old], services)
+    numbers = {place: old[there].number for place, there in kept.items()}
+    for place, service in enumerate(services):
+        if place in numbers:
+            continue
+        taken = set(numbers.values())
+        mine = range(1 if service.protocol is Protocol.TCP else 0, wire.MAX_SERVICES, 2)
+        number = next((number for number in mine if number not in taken), None)
+        if number is None:
+            raise InvalidValueError(
+                f"{len(services)} services are too many",
+                f"one balancer has up to {len(mine)} {service.protocol} services of an IP version",
+            )
+        numbers[place] = number
+    return tuple(Installed(numbers[place], service) for place, service in enumerate(services))
+
+
+def _addresses(services: Sequence[Installed]) -> tuple[Address, ...]:
+    """The balancer's own addresses.
+
+    Raises:
+        InvalidValueError: They are too many for the program to tell apart quickly.
+    """
+    found = dict.fromkeys(
+        address
+        for item in services
+        for address in (item.service.dialled, *item.service.own_addresses)
+    )
+    if len(found) > wire.MAX_ADDRESSES:
+        raise InvalidValueError(
+            f"{len(found)} addresses of services and for NAT are too many",
+            f"one balancer has up to {wire.MAX_ADDRESSES} of each IP version",
+        )
+    return tuple(found)
+
+
+def _own_address(record: BackendRecord, facts: Facts) -> Address | None:
+    """The address that a backend of the balancer that is replaced was spoken to from."""
+    addresses = facts.side.addresses if facts.side else ()
+    return addresses[record.local] if record.local < len(addresses) else None
+
+
+def _table(item: Installed, numbers: Mapping[Target, int]) -> array[int]:
+    """The Maglev table of a service."""
+    own = item.service.own_addresses
+    able = {
+        number: target
+        for target, number in numbers.items()
+        if target.service == item.number and target.backend.state is BackendState.UP
+    }
+    return build_table(
+        [(number, target.backend) for number, target in able.items()],
+        lanes={number: own.index(target.own) for number, target in able.items()},
     )
 
 
@@ -271,9 +471,9 @@ def with_macs(plan: Plan, neighbours: Mapping[tuple[int, Address], Neighbour]) -
         neighbours: By interface index and address.
     """
     records = list(plan.records)
-    for (_, backend), number in plan.numbers.items():
+    for target, number in plan.numbers.items():
         record = records[number]
-        hop = plan.facts.hops[backend.address]
+        hop = plan.facts.hops[target.backend.address]
         there = neighbours.get((hop.ifindex, record.next_hop))
         if there is not None and there.mac is not None:
             records[number] = record._replace(mac=there.mac, mac_is_fixed=there.is_permanent)
@@ -296,21 +496,26 @@ def _room(wanted: int) -> int:
     return room
 
 
-def _number(targets: Sequence[Target], records: Sequence[BackendRecord]) -> dict[Target, int]:
+def _identity(record: BackendRecord, facts: Facts) -> tuple[object, ...]:
+    """What makes a record of the balancer that is replaced the same as a target."""
+    return record.service, record.address, record.port, _own_address(record, facts)
+
+
+def _number(targets: Sequence[Target], facts: Facts) -> dict[Target, int]:
     """Numbers for backends: an old one keeps its own, a new one takes the first that is unused."""
     old = {
-        (record.protocol, record.address, record.port): number
-        for number, record in enumerate(records)
+        _identity(record, facts): number
+        for number, record in enumerate(facts.records)
         if record.state is not BackendCode.UNUSED
     }
     numbers = {}
     for target in targets:
-        protocol, backend = target
-        number = old.get((protocol, backend.address, backend.port))
+        backend = target.backend
+        number = old.get((target.service, backend.address, backend.port, target.own))
         if number is not None:
             numbers[target] = number
     taken = set(numbers.values())
-    free = (number for number in range(len(records) + len(targets)) if number not in taken)
+    free = (number for number in range(len(facts.records) + len(targets)) if number not in taken)
     for target in targets:
         if target not in numbers:
             numbers[target] = next(free)
@@ -319,10 +524,14 @@ def _number(targets: Sequence[Target], records: Sequence[BackendRecord]) -> dict
 
 def _records(
     facts: Facts,
+    services: Sequence[Installed],
+    addresses: Sequence[Address],
     numbers: Mapping[Target, int],
     slots: Mapping[Place, SlotRange],
 ) -> tuple[BackendRecord, ...]:
     """The ``backends`` map. A number that changes hands gets another generation."""
+    by_service = {item.number: item.service for item in services}
+    local = {address: number for number, address in enumerate(addresses)}
     by_number = {number: target for target, number in numbers.items()}
     count = max([*by_number, len(facts.records) - 1]) + 1
     records: list[BackendRecord] = []
@@ -330,17 +539,21 @@ def _records(
         old = facts.records[number] if number < len(facts.records) else None
         target = by_number.get(number)
         if target is None:
-            records.append(facts.records[number]._replace(state=BackendCode.UNUSED))
+            gone = facts.records[number]
+            own = _own_address(gone, facts)
+            still = wire.NO_ADDRESS if own is None else local.get(own, wire.NO_ADDRESS)
+            records.append(gone._replace(state=BackendCode.UNUSED, local=still))
             continue
-        protocol, backend = target
+        backend = target.backend
+        service = by_service[target.service]
         hop = facts.hops[backend.address]
-        group = slots[protocol, backend.address]
-        wanted = (protocol, backend.address, backend.port)
+        group = slots[Place(service.protocol, backend.address, target.own)]
+        wanted = (target.service, backend.address, backend.port, target.own)
         # One that was away meanwhile is another one: its flows have gone elsewhere.
         is_same = (
             old is not None
             and old.state is not BackendCode.UNUSED
-            and (old.protocol, old.address, old.port) == wanted
+            and _identity(old, facts) == wanted
         )
         generation = 0 if old is None else old.generation + (0 if is_same else 1)
         records.append(
@@ -348,7 +561,7 @@ def _records(
                 mac=old.mac if is_same and old is not None else None,
                 address=backend.address,
                 port=backend.port,
-                state=BACKEND_CODES[backend.state],
+                state=backend_code(backend.state, service.on_down),
                 generation=generation & 0xFF,
                 slot_first=group.first,
                 slot_count=group.count,
@@ -357,7 +570,8 @@ def _records(
                 next_hop=hop.next_hop,
                 next_neighbour=wire.NO_INDEX,
                 mac_is_fixed=False,
-                protocol=protocol,
+                service=target.service,
+                local=local[target.own],
                 tag=hop.tag,
             )
         )
@@ -399,8 +613,7 @@ def _heads(records: Sequence[BackendRecord]) -> dict[Address, int]:
 
 def _reserve(  # noqa: PLR0913 - all that a reservation depends on
     item: Reservation,
-    protocol: Protocol,
-    request: Request,
+    installed: Installed,
     facts: Facts,
     pool: NatPool,
     records: Sequence[BackendRecord],
@@ -417,9 +630,10 @@ def _reserve(  # noqa: PLR0913 - all that a reservation depends on
             f"--client {item}: port {item.nat_port} is not one of the NAT ports",
             f"they are {pool}; --nat-ports changes that",
         )
+    service = installed.service
     client = (item.client.address, item.client.port)
-    slot = select_slot(request.hash, facts.hash_keys, client, (facts.service, 0), protocol)
-    number = table[slot]
+    dialled = (service.dialled, 0)
+    number = table[select_slot(service.hash, facts.hash_keys, client, dialled, service.protocol)]
     record = records[number]
     if offset >= record.slot_count:
         raise InvalidValueError(
@@ -428,7 +642,7 @@ def _reserve(  # noqa: PLR0913 - all that a reservation depends on
             f"this port needs --max-flows {offset + 1} or more",
         )
     return ReservedFlow(
-        key=ClientKey(item.client.address, item.client.port, facts.service, 0, protocol),
+        key=ClientKey(*client, *dialled, installed.number),
         value=ClientValue(item.nat_port, number),
         index=record.slot_first + offset,
         flow=wire.FlowRecord(
@@ -438,76 +652,6 @@ def _reserve(  # noqa: PLR0913 - all that a reservation depends on
             service_port=0,
             client_mac=None,
             interface=0,
+            service=installed.number,
         ),
     )
-
-
-def constants(plan: Plan, *, shares_ports: bool) -> list[str]:
-    """The compiler's ``-D`` flags: only numbers, and ranges of numbers.
-
-    Args:
-        plan: What is to run.
-        shares_ports: Some of the service's ports may be the host's own.
-    """
-    request, ports = plan.request, plan.facts.ports
-    service_ports = " ".join(f"RANGE({item.first}, {item.last})" for item in request.ports)
-    if request.ports == ALL_PORTS:
-        service_ports = "RANGE(0, 65535)"
-    ranges = []
-    start = 0
-    for item in plan.pool.ranges:
-        ranges.append(f"RANGE({item.first}, {item.last}, {start})")
-        start += item.count
-    timeouts = request.timeouts
-    unreplied, answered, transitory, established = (
-        max(round(seconds * wire.TICKS_PER_S), 1)
-        for seconds in (
-            timeouts.unreplied,
-            timeouts.answered,
-            timeouts.transitory,
-            timeouts.established,
-        )
-    )
-    shortest = min(unreplied, answered, transitory, established)
-    values = {
-        "MODE_GENERIC": int(ports[0].mode is Mode.GENERIC),
-        "TRANSMIT_REDIRECT": int(ports[0].redirect),
-        "INTERFACE_COUNT": len(ports),
-        "HAVE_UDP": int(Protocol.UDP in request.protocols),
-        "HAVE_TCP": int(Protocol.TCP in request.protocols),
-        **_service_words(plan.facts.service),
-        "SERVICE_PORTS(RANGE)": service_ports,
-        "SERVICE_SHARES_PORTS": int(shares_ports),
-        "SERVICE_HASH": _HASH_NUMBER[request.hash],
-        "HASH_KEY_0": f"{plan.facts.hash_keys[0]}ULL",
-        "HASH_KEY_1": f"{plan.facts.hash_keys[1]}ULL",
-        "MAGLEV_SIZE": MAGLEV_SIZE,
-        "NAT_PORTS(RANGE)": " ".join(ranges),
-        "HAVE_VLAN": int(request.vlan),
-        "HAVE_RESERVATIONS": int(bool(plan.reserved)),
-        "MAX_BACKENDS": plan.room,
-        "UNREPLIED_TICKS": unreplied,
-        "ANSWERED_TICKS": answered,
-        "TRANSITORY_TICKS": transitory,
-        "ESTABLISHED_TICKS": established,
-        "CLIENT_LIMIT": plan.client_limit,
-        "CLIENT_COUNTERS": plan.client_counters,
-        "CLIENT_WINDOW": plan.client_window,
-        "REFRESH_TICKS": max(min(_REFRESH_TICKS, shortest // 4), 1),
-    }
-    return [f"-D{name}={value}" for name, value in values.items()]
-
-
-def _service_words(service: Address) -> dict[str, str]:
-    """The service's address as the program loads it: one word of 32 bits, or two of 64."""
-    size = 4 if service.version == IPV4 else 8
-    packed = service.packed
-    return {
-        f"SERVICE_WORD_{at // size}": f"{int.from_bytes(packed[at : at + size], 'little')}ULL"
-        for at in range(0, len(packed), size)
-    }
-
-
-def shares_ports(ports: Sequence[PortRange], ephemeral: PortRange) -> bool:
-    """Whether the host's own connections may have one of the service's ports."""
-    return any(item.first <= ephemeral.last and ephemeral.first <= item.last for item in ports)

@@ -31,6 +31,7 @@ def _balancer(item: BalancerStatus) -> dict[str, Any]:
         "program": {"id": item.program_id, "tag": item.program_tag, "version": item.version},
         "services": [
             {
+                "name": service.name or None,
                 "address": f"{service.address}",
                 "protocol": service.protocol,
                 "ports": _ports(service),
@@ -64,6 +65,7 @@ def _backend(item: BackendStatus) -> dict[str, Any]:
         "bytes_in": item.bytes_in,
         "packets_out": item.packets_out,
         "bytes_out": item.bytes_out,
+        "refused": item.refused,
     }
 
 
@@ -74,6 +76,7 @@ def backends_to_json(balancers: Sequence[BalancerStatus]) -> str:
             "version": JSON_VERSION,
             "backends": [
                 {
+                    "name": service.name or None,
                     "service": f"{service.address}",
                     "protocol": service.protocol,
                     **_backend(backend),
@@ -126,8 +129,9 @@ def _balancer_lines(item: BalancerStatus) -> list[str]:
 def _service_lines(item: ServiceStatus, on: str) -> list[str]:
     ports = "all ports" if item.ports == ALL_PORTS else f"port {_ports(item)}"
     rows = [_row(backend) for backend in item.backends]
+    name = f"{item.name}: " if item.name else ""
     return [
-        f"{item.address} {item.protocol}, {ports}, by {item.hash}, on {on}",
+        f"{name}{item.address} {item.protocol}, {ports}, by {item.hash}, on {on}",
         *_table([_COLUMNS, *rows]),
     ]
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import sys
 from array import array
 from hashlib import blake2b
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from xdplb.model import IPV4, Hash, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from xdplb.model import Address, Backend
 
@@ -26,26 +27,32 @@ _WORD: Final = (1 << 64) - 1
 _MULTIPLIER: Final = 0x9E3779B97F4A7C15
 
 
-def build_table(backends: Sequence[tuple[int, Backend]], size: int = MAGLEV_SIZE) -> array[int]:
+def build_table(
+    backends: Sequence[tuple[int, Backend]],
+    size: int = MAGLEV_SIZE,
+    lanes: Mapping[int, int] = MappingProxyType({}),
+) -> array[int]:
     """Spread backends over a Maglev table.
 
     Args:
         backends: Number and backend of all that may get new flows. Their order does not
             matter, nor do the numbers: equal backends make equal tables on every machine.
         size: Entries of the table, a prime far above the number of backends.
+        lanes: Where a backend has several numbers, one for each address that it is spoken to
+            from, the place of that address; 0 for numbers that are not here.
 
     Returns:
         ``size`` backend numbers; all NO_BACKEND where there is none with a weight.
     """
     able = sorted(
         (item for item in backends if item[1].weight > 0),
-        key=lambda item: (int(item[1].address), item[1].port or 0),
+        key=lambda item: (int(item[1].address), item[1].port or 0, lanes.get(item[0], 0)),
     )
     if len(able) <= 1:
         return array("H", [able[0][0] if able else NO_BACKEND]) * size
     table = array("H", [NO_BACKEND]) * size
     heaviest = max(backend.weight for _, backend in able)
-    walks = [_permutation(backend, size) for _, backend in able]
+    walks = [_permutation(backend, lanes.get(number, 0), size) for number, backend in able]
     position = [offset for offset, _ in walks]
     turn = [0] * len(able)
     left = size
@@ -68,9 +75,10 @@ def build_table(backends: Sequence[tuple[int, Backend]], size: int = MAGLEV_SIZE
                 return table
 
 
-def _permutation(backend: Backend, size: int) -> tuple[int, int]:
+def _permutation(backend: Backend, lane: int, size: int) -> tuple[int, int]:
     """Where a backend's walk over the table starts, and its step."""
-    digest = blake2b(f"{backend}".encode(), digest_size=16).digest()
+    name = f"{backend}#{lane}" if lane else f"{backend}"
+    digest = blake2b(name.encode(), digest_size=16).digest()
     offset = int.from_bytes(digest[:8], "big") % size
     return offset, int.from_bytes(digest[8:], "big") % (size - 1) + 1
 

@@ -13,18 +13,20 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from xdplb.errors import AttachError, BusyError, InvalidValueError, UnreachableError
+from xdplb.flags import flags, shares_ports
 from xdplb.model import IPV6, Mode
-from xdplb.plan import Facts, Hop, Port, constants, make_plan, shares_ports, with_macs
+from xdplb.plan import Facts, Hop, Port, make_plan, with_macs
 from xdplb.source import verdicts
-from xdplb.state import AttachedTo, Restore, Side, State
+from xdplb.state import AttachedTo, Restore, State
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from xdplb.facts import Link, Running
     from xdplb.machine import Machine
-    from xdplb.model import Address, Backend, PortRange, Request
+    from xdplb.model import Address, Backend, PortRange
     from xdplb.plan import Plan
+    from xdplb.request import Request, Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class Report:
     """
 
     interfaces: tuple[AttachedTo, ...]
-    services: tuple[Address, ...]
+    services: tuple[Service, ...]
     replaced: bool
     unresolved: tuple[Backend, ...]
     notes: tuple[str, ...]
@@ -49,8 +51,8 @@ class Scene:
     """What ``up`` found before it changed anything.
 
     Attributes:
+        request: With an address for each service.
         old: The balancer that runs on these interfaces.
-        services: The addresses that clients dial, one of each IP version.
         hash_keys: Two secret 64-bit numbers, the same for all services.
         hops: The way to each backend address.
     """
@@ -58,7 +60,6 @@ class Scene:
     request: Request
     links: tuple[Link, ...]
     old: Running | None
-    services: tuple[Address, ...]
     hash_keys: tuple[int, int]
     hops: Mapping[Address, Hop]
     ephemeral: PortRange
@@ -77,7 +78,7 @@ def start(machine: Machine, request: Request) -> Report:
         notes = []
         for mode in (modes := _modes(scene)):
             try:
-                report, state = _start_in(machine, scene, mode, watched)
+                report, state, ending = _start_in(machine, scene, mode, watched)
             except BusyError:
                 raise
             except AttachError as error:
@@ -86,6 +87,8 @@ def start(machine: Machine, request: Request) -> Report:
                 notes.append(f"{error}; using generic mode")
                 continue
             undo.pop_all()  # from here on the new program runs, and what it needs stays
+            for program_id, plan in ending:
+                machine.end_services(program_id, plan)
             _let_go(machine, scene, state)
             return replace(report, notes=(*notes, *report.notes))
     raise AssertionError(modes)  # the last mode returned or raised
@@ -107,16 +110,16 @@ def survey(machine: Machine, request: Request) -> Scene:
     if IPV6 in request.versions:
         for link in links:
             machine.settle(link)
-    services = request.services or tuple(
-        machine.address(links[0], version) for version in request.versions
+    asked = [item.version for item in request.services if item.address is None]
+    request = request.with_addresses(
+        {version: machine.address(links[0], version) for version in dict.fromkeys(asked)}
     )
     return Scene(
         request=request,
         links=links,
         old=old,
-        services=tuple(sorted(services, key=lambda item: item.version)),
         hash_keys=old.state.hash_keys if old else (secrets.randbits(64), secrets.randbits(64)),
-        hops=_hops(machine, request, links, services),
+        hops=_hops(machine, request, links),
         ephemeral=machine.ephemeral_ports(),
     )
 
@@ -165,20 +168,12 @@ def _refuse_resize(request: Request, state: State) -> None:
         )
 
 
-def _hops(
-    machine: Machine, request: Request, links: Sequence[Link], services: Sequence[Address]
-) -> dict[Address, Hop]:
+def _hops(machine: Machine, request: Request, links: Sequence[Link]) -> dict[Address, Hop]:
     slots = {link.index: slot for slot, link in enumerate(links)}
     hops: dict[Address, Hop] = {}
     for backend in request.backends:
-        if backend.address in services:
-            raise InvalidValueError(
-                f"backend {backend} is the service itself",
-                "give the address of a server behind the balancer",
-            )
-        if backend.address in hops:
-            continue
-        hops[backend.address] = find_hop(machine, request, backend, slots)
+        if backend.address not in hops:
+            hops[backend.address] = find_hop(machine, request, backend, slots)
     return hops
 
 
@@ -263,17 +258,16 @@ def watch(
 
 def _start_in(
     machine: Machine, scene: Scene, mode: Mode, watched: Sequence[Restore]
-) -> tuple[Report, State]:
-    """Compile, load and attach in one mode."""
+) -> tuple[Report, State, list[tuple[int, Plan]]]:
+    """Compile, load and attach in one mode; returns also whose services' flows have to end."""
     with ExitStack() as held, ExitStack() as undo:
         ports, changed, notes = _prepare(machine, scene, mode, undo)
         plans = [
-            make_plan(scene.request, _facts(scene, ports, service)) for service in scene.services
+            make_plan(scene.request, _facts(scene, ports, version))
+            for version in scene.request.versions
         ]
-        share = shares_ports(scene.request.ports, scene.ephemeral)
-        code = machine.compile(
-            {plan.version: constants(plan, shares_ports=share) for plan in plans}
-        )
+        share = shares_ports(scene.request.services, scene.ephemeral)
+        code = machine.compile({plan.version: flags(plan, shares_ports=share) for plan in plans})
         known = machine.neighbours([hop.ifindex for hop in scene.hops.values()])
         plans = [with_macs(plan, known) for plan in plans]
         state = describe(plans, machine.namespace(), [*watched, *changed])
@@ -283,23 +277,24 @@ def _start_in(
         if old_fd is not None:
             held.callback(os.close, old_fd)
         _attach(machine, scene, ports, (program_fd, old_fd), undo)
-        plans = _resolve_late(machine, plans, machine.program_id(program_fd))
+        program_id = machine.program_id(program_fd)
+        plans = _resolve_late(machine, plans, program_id)
         undo.pop_all()
     report = Report(
         interfaces=state.interfaces,
-        services=scene.services,
+        services=scene.request.services,
         replaced=scene.old is not None,
         unresolved=tuple(
             dict.fromkeys(
-                backend
+                target.backend
                 for plan in plans
-                for (_, backend), number in plan.numbers.items()
+                for target, number in plan.numbers.items()
                 if plan.records[number].mac is None
             )
         ),
         notes=tuple(notes),
     )
-    return report, state
+    return report, state, [(program_id, plan) for plan in plans if plan.removed]
 
 
 def _prepare(
@@ -349,15 +344,16 @@ def _split(
     return changed, notes
 
 
-def _facts(scene: Scene, ports: tuple[Port, ...], service: Address) -> Facts:
+def _facts(scene: Scene, ports: tuple[Port, ...], version: int) -> Facts:
     old = scene.old
     return Facts(
-        service=service,
+        version=version,
         ports=ports,
         hops=scene.hops,
         ephemeral=scene.ephemeral,
         hash_keys=scene.hash_keys,
-        records=old.records.get(service.version, ()) if old else (),
+        side=old.state.side(version) if old else None,
+        records=old.records.get(version, ()) if old else (),
         nat_ports=old.state.nat_ports if old else (),
         capacity=old.state.capacity if old else None,
     )
@@ -376,15 +372,12 @@ def describe(plans: Sequence[Plan], namespace: int, restore: Sequence[Restore]) 
     return State(
         netns=namespace,
         interfaces=tuple(AttachedTo(port.name, port.index, port.mode) for port in facts.ports),
-        sides=tuple(Side(item.facts.service, item.room) for item in plans),
-        protocols=request.protocols,
-        ports=request.ports,
-        hash=request.hash,
+        sides=tuple(item.side for item in plans),
         hash_keys=facts.hash_keys,
         capacity=plan.capacity,
         nat_ports=plan.pool.ranges,
-        timeouts=request.timeouts,
-        reservations=request.reservations,
+        vlan=request.vlan,
+        max_client_flows=request.max_client_flows,
         verdicts=verdicts(),
         restore=tuple(restore),
     )

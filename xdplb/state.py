@@ -13,12 +13,17 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from xdplb import __version__, wire
 from xdplb.errors import TableError
-from xdplb.model import Endpoint, Hash, Mode, PortRange, Protocol, Reservation, Timeouts
+from xdplb.model import Mode, PortRange
+from xdplb.request import Request
+from xdplb.written import from_builtins, to_builtins
 
 if TYPE_CHECKING:
-    from xdplb.model import Address
+    from collections.abc import Sequence
 
-FORMAT: Final = 2
+    from xdplb.model import Address
+    from xdplb.request import Service
+
+FORMAT: Final = 3
 _LAYOUT: Final = {f"ipv{version}": sizes for version, sizes in wire.SIZES.items()}
 
 
@@ -54,16 +59,32 @@ class Restore:
 
 
 @dataclass(frozen=True, slots=True)
+class Installed:
+    """A service and the number that the program knows it by."""
+
+    number: int
+    service: Service
+
+
+@dataclass(frozen=True, slots=True)
 class Side:
     """What one IP version has to itself.
 
     Attributes:
-        service: The address that clients dial.
+        version: Of IP.
         room: How many backends there is room for.
+        addresses: The balancer's own, by number.
+        services: Each with its address.
     """
 
-    service: Address
+    version: int
     room: int
+    addresses: tuple[Address, ...]
+    services: tuple[Installed, ...]
+
+    def service(self, number: int) -> Service | None:
+        """The service with that number."""
+        return next((item.service for item in self.services if item.number == number), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,35 +95,61 @@ class State:
         sides: One for each IP version.
         hash_keys: The two secret numbers of the selection hash.
         capacity: How many flows each IP version has room for.
+        max_client_flows: As in Request.
     """
 
     netns: int
     interfaces: tuple[AttachedTo, ...]
     sides: tuple[Side, ...]
-    protocols: tuple[Protocol, ...]
-    ports: tuple[PortRange, ...]
-    hash: Hash
     hash_keys: tuple[int, int]
     capacity: int
     nat_ports: tuple[PortRange, ...]
-    timeouts: Timeouts
-    reservations: tuple[Reservation, ...]
+    vlan: bool
+    max_client_flows: int | None
     verdicts: tuple[str, ...]
     restore: tuple[Restore, ...]
     version: str = __version__
 
     def side(self, version: int) -> Side | None:
         """What an IP version has, None if it is not balanced."""
-        return next((item for item in self.sides if item.service.version == version), None)
+        return next((item for item in self.sides if item.version == version), None)
 
     @property
     def versions(self) -> tuple[int, ...]:
         """The IP versions that are balanced."""
-        return tuple(item.service.version for item in self.sides)
+        return tuple(item.version for item in self.sides)
+
+    @property
+    def services(self) -> tuple[Service, ...]:
+        """Those of all IP versions."""
+        return tuple(item.service for side in self.sides for item in side.services)
+
+    @property
+    def request(self) -> Request:
+        """What has to be asked for to get this balancer."""
+        return Request(
+            interfaces=tuple(item.name for item in self.interfaces),
+            services=self.services,
+            mode=self.interfaces[0].mode,
+            max_flows=self.capacity,
+            nat_ports=self.nat_ports,
+            vlan=self.vlan,
+            max_client_flows=self.max_client_flows,
+        )
 
     def to_bytes(self) -> bytes:
         """The text of the ``meta`` map."""
         values = asdict(self)
+        values["sides"] = [
+            {
+                "version": side.version,
+                "room": side.room,
+                "addresses": side.addresses,
+                "numbers": [item.number for item in side.services],
+            }
+            for side in self.sides
+        ]
+        values["services"] = to_builtins(self.services)
         return json.dumps({"format": FORMAT, "layout": _LAYOUT, **values}, default=str).encode()
 
     @classmethod
@@ -130,27 +177,29 @@ class State:
                 AttachedTo(item["name"], item["index"], Mode(item["mode"]))
                 for item in values["interfaces"]
             ),
-            sides=tuple(
-                Side(ip_address(item["service"]), item["room"]) for item in values["sides"]
-            ),
-            protocols=tuple(Protocol(item) for item in values["protocols"]),
-            ports=_ranges(values["ports"]),
-            hash=Hash(values["hash"]),
+            sides=_sides(values["sides"], from_builtins(values["services"])),
             hash_keys=(values["hash_keys"][0], values["hash_keys"][1]),
             capacity=values["capacity"],
             nat_ports=_ranges(values["nat_ports"]),
-            timeouts=Timeouts(**values["timeouts"]),
-            reservations=tuple(
-                Reservation(
-                    Endpoint(ip_address(item["client"]["address"]), item["client"]["port"]),
-                    item["nat_port"],
-                )
-                for item in values["reservations"]
-            ),
+            vlan=values["vlan"],
+            max_client_flows=values["max_client_flows"],
             verdicts=tuple(values["verdicts"]),
             restore=tuple(Restore(**item) for item in values["restore"]),
             version=values["version"],
         )
+
+
+def _sides(values: Sequence[dict[str, Any]], services: Sequence[Service]) -> tuple[Side, ...]:
+    left = iter(services)
+    return tuple(
+        Side(
+            version=item["version"],
+            room=item["room"],
+            addresses=tuple(ip_address(address) for address in item["addresses"]),
+            services=tuple(Installed(number, next(left)) for number in item["numbers"]),
+        )
+        for item in values
+    )
 
 
 def interface_indexes(data: bytes) -> list[int]:

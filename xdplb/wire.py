@@ -17,8 +17,12 @@ from xdplb.model import IPV4, IPV6, Address, Protocol, Timeouts
 
 TICK_NS: Final = 1 << 26
 TICKS_PER_S: Final = 10**9 / TICK_NS
-SERVICE_NUMBER: Final = {Protocol.UDP: 0, Protocol.TCP: 1}
 NO_INDEX: Final = 0xFFFF
+NO_SERVICE: Final = 0xFF
+NO_ADDRESS: Final = 0xFF
+MAX_SERVICES: Final = NO_SERVICE
+MAX_ADDRESSES: Final = 64
+PORT_BLOCK: Final = 256
 
 U16: Final = struct.Struct("=H")
 U32: Final = struct.Struct("=I")
@@ -34,12 +38,13 @@ def vlan_tag(protocol: int, number: int) -> bytes:
 
 
 class BackendCode(IntEnum):
-    """``enum backend_state``."""
+    """``enum backend_state``; HELD is a backend that is down, whose flows wait for it."""
 
     UNUSED = 0
     UP = 1
     DRAIN = 2
     DOWN = 3
+    HELD = 4
 
 
 class FlowCode(IntEnum):
@@ -80,9 +85,9 @@ def port_bytes(port: int) -> bytes:
     return port.to_bytes(2, "big")
 
 
-def _protocol(number: int) -> Protocol:
-    """The reverse of ``Protocol.number``; an unused record, all 0, counts as UDP."""
-    return Protocol.TCP if number == Protocol.TCP.number else Protocol.UDP
+def protocol_of(service: int) -> Protocol:
+    """The protocol of a service by its number: those of UDP are even, those of TCP odd."""
+    return Protocol.TCP if service & 1 else Protocol.UDP
 
 
 def _by_size(layouts: dict[int, struct.Struct], data: bytes) -> struct.Struct:
@@ -103,7 +108,13 @@ def word_to_mac(word: int) -> bytes | None:
 
 
 class BackendRecord(NamedTuple):
-    """``struct backend``; ``tag`` is that of its VLAN, four bytes as they lie in a frame."""
+    """``struct backend``.
+
+    Attributes:
+        service: The number of the service that it answers.
+        local: The number of the balancer's address that it is spoken to from.
+        tag: That of its VLAN, four bytes as they lie in a frame.
+    """
 
     mac: bytes | None
     address: Address
@@ -117,8 +128,14 @@ class BackendRecord(NamedTuple):
     next_hop: Address
     next_neighbour: int
     mac_is_fixed: bool
-    protocol: Protocol
+    service: int
+    local: int = 0
     tag: bytes = NO_TAG
+
+    @property
+    def protocol(self) -> Protocol:
+        """What it answers."""
+        return protocol_of(self.service)
 
     def pack(self) -> bytes:
         """The 64 bytes of the record."""
@@ -127,14 +144,15 @@ class BackendRecord(NamedTuple):
             self.address.packed,
             self.slot_first,
             self.slot_count,
-            self.interface,
             port_bytes(self.port or 0),
-            self.state,
-            self.generation,
-            self.protocol.number,
-            self.mac_is_fixed,
             self.weight,
             self.next_neighbour,
+            self.interface,
+            self.mac_is_fixed,
+            self.state,
+            self.generation,
+            self.service,
+            self.local,
             self.tag,
             self.next_hop.packed,
         )
@@ -142,8 +160,8 @@ class BackendRecord(NamedTuple):
     @classmethod
     def unpack(cls, data: bytes, version: int = IPV4) -> Self:
         """The record in ``data``, which is as long for either IP version."""
-        mac, address, first, count, interface, port, state, *more = _BACKEND[version].unpack(data)
-        generation, protocol, fixed, weight, neighbour, tag, hop = more
+        mac, address, first, count, port, weight, neighbour, *more = _BACKEND[version].unpack(data)
+        interface, fixed, state, generation, service, local, tag, hop = more
         return cls(
             mac=word_to_mac(mac),
             address=ip_address(address),
@@ -157,25 +175,31 @@ class BackendRecord(NamedTuple):
             next_hop=ip_address(hop),
             next_neighbour=neighbour,
             mac_is_fixed=bool(fixed),
-            protocol=_protocol(protocol),
+            service=service,
+            local=local,
             tag=tag,
         )
 
 
 _BACKEND: Final = {
-    IPV4: struct.Struct("=Q4sIIH2sBBBBHH4s4s24x"),
-    IPV6: struct.Struct("=Q16sIIH2sBBBBHH4s16s"),
+    IPV4: struct.Struct("=Q4sII2sHHBBBBBB4s4s24x"),
+    IPV6: struct.Struct("=Q16sII2sHHBBBBBB4s16s"),
 }
 
 
 class ClientKey(NamedTuple):
-    """``struct client_key``. A reservation has service port 0: any."""
+    """``struct client_key``. A reservation has service port 0: any. ``number`` is the service's."""
 
     client: Address
     client_port: int
     service: Address
     service_port: int
-    protocol: Protocol = Protocol.UDP
+    number: int = 0
+
+    @property
+    def protocol(self) -> Protocol:
+        """That of the service."""
+        return protocol_of(self.number)
 
     def pack(self) -> bytes:
         """The 16 or 40 bytes of the record."""
@@ -185,25 +209,26 @@ class ClientKey(NamedTuple):
             port_bytes(self.client_port),
             port_bytes(self.service_port),
             self.protocol.number,
+            self.number,
         )
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
         """The record in ``data``."""
         layout = _by_size(_CLIENT_KEY, data)
-        client, service, client_port, service_port, protocol = layout.unpack(data)
+        client, service, client_port, service_port, _, number = layout.unpack(data)
         return cls(
             ip_address(client),
             int.from_bytes(client_port, "big"),
             ip_address(service),
             int.from_bytes(service_port, "big"),
-            _protocol(protocol),
+            number,
         )
 
 
 _CLIENT_KEY: Final = {
-    IPV4: struct.Struct("=4s4s2s2sB3x"),
-    IPV6: struct.Struct("=16s16s2s2sB3x"),
+    IPV4: struct.Struct("=4s4s2s2sBB2x"),
+    IPV6: struct.Struct("=16s16s2s2sBB2x"),
 }
 
 
@@ -246,7 +271,7 @@ class Owner(NamedTuple):
 
 
 class FlowRecord(NamedTuple):
-    """``struct flow``."""
+    """``struct flow``; ``service`` is the number of the one that was dialled."""
 
     owner: Owner
     client: Address
@@ -255,6 +280,7 @@ class FlowRecord(NamedTuple):
     client_mac: bytes | None
     interface: int
     tags: bytes = bytes(8)
+    service: int = 0
 
     def pack(self) -> bytes:
         """The 32 or 64 bytes of the record."""
@@ -262,6 +288,7 @@ class FlowRecord(NamedTuple):
             self.owner.word(),
             self.client_mac or bytes(6),
             self.interface,
+            self.service,
             self.tags,
             self.client.packed,
             port_bytes(self.client_port),
@@ -272,7 +299,9 @@ class FlowRecord(NamedTuple):
     def unpack(cls, data: bytes) -> Self:
         """The record in ``data``."""
         layout = _by_size(_FLOW, data)
-        owner, mac, interface, tags, client, client_port, service_port = layout.unpack(data)
+        owner, mac, interface, service, tags, client, client_port, service_port = layout.unpack(
+            data
+        )
         return cls(
             Owner.of(owner),
             ip_address(client),
@@ -281,35 +310,49 @@ class FlowRecord(NamedTuple):
             mac if any(mac) else None,
             interface,
             tags,
+            service,
         )
 
 
 _FLOW: Final = {
-    IPV4: struct.Struct("=Q6sH8s4s2s2s"),
-    IPV6: struct.Struct("=Q6sH8s16s2s2s20x"),
+    IPV4: struct.Struct("=Q6sBB8s4s2s2s"),
+    IPV6: struct.Struct("=Q6sBB8s16s2s2s20x"),
 }
 
 
-class AddressBucket(NamedTuple):
-    """``struct address_bucket``: address, protocol, first slot and count, up to four times."""
+class BucketEntry(NamedTuple):
+    """One place of ``struct address_bucket``; its part of ``reverse_lookup`` has ``records``."""
 
-    entries: tuple[tuple[Address, Protocol, int, int], ...]
+    address: Address
+    protocol: Protocol
+    local: int
+    first: int
+    records: int
+
+
+class AddressBucket(NamedTuple):
+    """``struct address_bucket``: up to four places."""
+
+    entries: tuple[BucketEntry, ...]
     continues: bool
     version: int = IPV4
 
     def pack(self) -> bytes:
         """The 64 or 128 bytes of the record."""
         full = (*self.entries, *[None] * (BUCKET_SIZE - len(self.entries)))
-        addresses = (item[0].packed if item else b"" for item in full)
-        slots = (number for item in full for number in (item[2:] if item else (0, 0)))
-        protocols = (item[1].number if item else 0 for item in full)
-        return _ADDRESS_BUCKET[self.version].pack(*addresses, *slots, *protocols, self.continues)
+        addresses = (item.address.packed if item else b"" for item in full)
+        slots = (number for item in full for number in (item[3:] if item else (0, 0)))
+        protocols = (item.protocol.number if item else 0 for item in full)
+        locals_ = (item.local if item else 0 for item in full)
+        return _ADDRESS_BUCKET[self.version].pack(
+            *addresses, *slots, *protocols, *locals_, self.continues
+        )
 
 
 BUCKET_SIZE: Final = 4
 _ADDRESS_BUCKET: Final = {
-    IPV4: struct.Struct("=4s4s4s4s8I4BI8x"),
-    IPV6: struct.Struct("=16s16s16s16s8I4BI24x"),
+    IPV4: struct.Struct("=4s4s4s4s8I8BI4x"),
+    IPV6: struct.Struct("=16s16s16s16s8I8BI20x"),
 }
 
 
@@ -336,6 +379,7 @@ class StatsRecord(NamedTuple):
     bytes_in: int
     packets_out: int
     bytes_out: int
+    refused: int = 0
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
@@ -343,9 +387,38 @@ class StatsRecord(NamedTuple):
         return cls(*(sum(column) for column in zip(*_STATS.iter_unpack(data), strict=True)))
 
 
-_STATS: Final = struct.Struct("=QQQQ")
+_STATS: Final = struct.Struct("=QQQQQ")
+NO_TRAFFIC: Final = StatsRecord(0, 0, 0, 0)
 
-_SERVICE: Final = struct.Struct("=II")
+
+class ServiceRecord(NamedTuple):
+    """``struct service``.
+
+    Attributes:
+        table: Which Maglev table counts.
+        local: The number of the address that clients dial.
+        hash: What is hashed, as the program numbers it.
+        timeouts: Idle ticks.
+    """
+
+    table: int
+    local: int
+    hash: int
+    timeouts: tuple[int, int, int, int]
+
+    def pack(self) -> bytes:
+        """The 24 bytes of the record."""
+        return _SERVICE.pack(self.table, self.local, self.hash, *self.timeouts)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        """The record in ``data``."""
+        table, local, kind, *timeouts = _SERVICE.unpack(data)
+        unreplied, answered, transitory, established = timeouts
+        return cls(table, local, kind, (unreplied, answered, transitory, established))
+
+
+_SERVICE: Final = struct.Struct("=IBB2xIIII")
 
 _ADDRESSED: Final = {
     "backend": _BACKEND,
@@ -365,8 +438,3 @@ SIZES: Final = {
     for version in (IPV4, IPV6)
 }
 """Bytes of each record, by IP version and the name of its C structure."""
-
-
-def service_record(table: int) -> bytes:
-    """``struct service``: ``table`` is the Maglev table that counts."""
-    return _SERVICE.pack(table, 0)

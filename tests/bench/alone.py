@@ -19,7 +19,8 @@ from packets import BACKEND_MAC, CLIENT_MAC, OUR_MAC
 
 from xdplb import wire
 from xdplb.kernel import libbpf
-from xdplb.model import IPV4, Backend, PortRange, Request
+from xdplb.model import IPV4, Backend, PortRange
+from xdplb.request import simple_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -61,9 +62,9 @@ FROM_BACKEND: Final = Template(mac_bytes(BACKEND_MAC), mac_bytes(OUR_MAC))
 def balancer(backends: int, flows: int) -> Loaded:
     """The program, with room for twice as many flows as are wanted."""
     addresses = [IPv4Address("172.12.0.0") + number + 1 for number in range(backends)]
-    request = Request(
-        interfaces=("lo",),
-        backends=tuple(Backend(address) for address in addresses),
+    request = simple_request(
+        ("lo",),
+        tuple(Backend(address) for address in addresses),
         nat_ports=(PORTS,),
         max_flows=max(_MIN_FLOWS, 2 * flows),
     )

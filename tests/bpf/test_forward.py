@@ -19,7 +19,7 @@ from scapy.layers.inet import IPOption_RR, IPOption_Timestamp
 
 from xdplb import wire
 from xdplb.kernel import libbpf, tables
-from xdplb.model import Hash, PortRange, Protocol
+from xdplb.model import Hash, PortRange
 from xdplb.plan import Port
 from xdplb.selection import select_slot
 from xdplb.wire import BackendCode
@@ -86,7 +86,7 @@ def test_the_program_chooses_the_backend_that_python_computes(kind: Hash) -> Non
                 (IPv4Address(client), port),
                 (IPv4Address(SERVICE), 53),
             )
-            assert value.backend == balancer.plan.tables[Protocol.UDP][slot]
+            assert value.backend == balancer.plan.tables[0][slot]
 
 
 def test_the_default_hash_looks_at_addresses_only() -> None:
@@ -191,7 +191,7 @@ def test_the_traffic_of_a_backend_is_counted_in_ip_bytes(balancer: Loaded) -> No
     balancer.run(udp(b"x" * 100))
     balancer.run(udp(b"x" * 100) + bytes(7))
     stats = tables.read_stats(balancer.maps, value.backend)
-    assert stats == (3, (28 + 5) + 2 * (28 + 100), 0, 0)
+    assert stats == wire.StatsRecord(3, (28 + 5) + 2 * (28 + 100), 0, 0)
 
 
 def test_the_first_packet_teaches_the_way_back(balancer: Loaded) -> None:

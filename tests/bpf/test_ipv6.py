@@ -42,10 +42,10 @@ from scapy.layers.inet6 import (
 from scapy.layers.ipsec import AH
 from scapy.layers.l2 import Ether
 
-from xdplb.kernel import libbpf
+from xdplb.kernel import libbpf, tables
 from xdplb.model import Hash, Mode, PortRange, Protocol
 from xdplb.selection import select_slot
-from xdplb.wire import U32, FlowCode
+from xdplb.wire import FlowCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -149,7 +149,7 @@ class TestForward:
                     (IPv6Address(client), port),
                     (IPv6Address(SERVICE6), 53),
                 )
-                table = balancer.plan.tables[Protocol.UDP]
+                table = balancer.plan.tables[0]
                 assert balancer.open(client, port).backend == table[slot]
 
     def test_many_backends_are_all_found_by_their_answers(self) -> None:
@@ -501,5 +501,5 @@ def test_ipv4_and_ipv6_have_flows_of_their_own(balancer: Loaded) -> None:
     """The maps of IPv6 are named apart, and no IPv4 packet touches them."""
     names = {libbpf.map_info(balancer.maps[name]).name.decode() for name in ("backends", "maglev")}
     assert names == {"backends6", "maglev6"}
-    assert libbpf.lookup(balancer.maps["services"], U32.pack(0), 8) is not None
+    assert tables.active_table(balancer.maps, 0) == 0
     assert TCP in Ether(call("S"))

@@ -100,7 +100,7 @@ def test_the_way_back_follows_the_client(balancer: Loaded) -> None:
 def test_answers_are_counted_in_ip_bytes(balancer: Loaded) -> None:
     value = balancer.open()
     balancer.run(balancer.answer(value, b"x" * 100))
-    assert tables.read_stats(balancer.maps, value.backend)[2:] == (1, 128)
+    assert tables.read_stats(balancer.maps, value.backend)[2:] == (1, 128, 0)
 
 
 class TestReservation:

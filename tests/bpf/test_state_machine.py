@@ -21,7 +21,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
 from xdplb.kernel import tables
-from xdplb.model import PortRange, Protocol
+from xdplb.model import PortRange
 from xdplb.selection import select_slot
 from xdplb.wire import FlowCode
 
@@ -81,12 +81,12 @@ class Nat(RuleBasedStateMachine):
         """The backend that a new flow should get, as Python computes it."""
         plan = self.balancer.plan
         slot = select_slot(
-            plan.request.hash,
+            plan.services[0].service.hash,
             plan.facts.hash_keys,
             (IPv4Address(client), port),
             (IPv4Address(SERVICE), dport),
         )
-        return plan.tables[Protocol.UDP][slot]
+        return plan.tables[0][slot]
 
     @rule(target=flows, client=CLIENTS)
     def client_sends(self, client: tuple[int, int, int]) -> tuple[str, int, int]:

@@ -20,9 +20,9 @@ from xdplb.model import (
     Endpoint,
     Hash,
     Mode,
+    OnDown,
     PortRange,
     Protocol,
-    Request,
     Reservation,
     Timeouts,
 )
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from click.testing import Result
+
+    from xdplb.request import Request
 
 GOOD = ("up", "--iface", "eth0", "--backend", "192.0.2.10")
 BOTH = ("--service", "192.0.2.1", "--service", "2001:db8::1")
@@ -65,6 +67,22 @@ def _run(*words: str) -> Result:
     return CliRunner().invoke(commands, words)
 
 
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> list[Request]:
+    """What ``up`` asks the balancer for."""
+    found: list[Request] = []
+    real = Balancer.up
+
+    def up(self: Balancer, request: Request) -> object:
+        found.append(request)
+        report = real(self, request)
+        assert len(machine.loaded) == 1
+        return report
+
+    monkeypatch.setattr(Balancer, "up", up)
+    return found
+
+
 @pytest.mark.parametrize(
     ("words", "name", "value"),
     [
@@ -75,13 +93,6 @@ def _run(*words: str) -> Result:
             "backends",
             (Backend(IPv4Address("192.0.2.10")), Backend(IPv4Address("192.0.2.11"), 5353)),
         ),
-        ((), "services", ()),
-        (("--service", "192.0.2.2"), "services", (IPv4Address("192.0.2.2"),)),
-        (
-            (*BOTH, "--backend", "[2001:db8::10]:53"),
-            "services",
-            (IPv4Address("192.0.2.1"), IPv6Address("2001:db8::1")),
-        ),
         (
             (*BOTH, "--backend", "2001:db8::10", "--backend", "[2001:db8::10]:53"),
             "backends",
@@ -91,64 +102,91 @@ def _run(*words: str) -> Result:
                 Backend(IPv6Address("2001:db8::10"), 53),
             ),
         ),
-        (
-            (*BOTH, "--backend", "2001:db8::10", "--client", "[2001:db8::7]:5555=6666"),
-            "reservations",
-            (Reservation(Endpoint(IPv6Address("2001:db8::7"), 5555), 6666),),
-        ),
-        ((), "ports", (PortRange(1, 65535),)),
-        (("--port", "all"), "ports", (PortRange(1, 65535),)),
-        (
-            ("--port", "53", "--port", "100-200"),
-            "ports",
-            (PortRange(53, 53), PortRange(100, 200)),
-        ),
-        ((), "hash", Hash.SRC_DST),
-        (("--hash", "5-tuple"), "hash", Hash.FIVE_TUPLE),
-        (("--hash", "src"), "hash", Hash.SRC),
+        ((), "addresses", ()),
+        (("--service", "192.0.2.2"), "addresses", (IPv4Address("192.0.2.2"),)),
         ((), "mode", Mode.AUTO),
         (("--mode", "generic"), "mode", Mode.GENERIC),
-        (
-            ("--client", "192.0.2.7:5555=6666"),
-            "reservations",
-            (Reservation(Endpoint(IPv4Address("192.0.2.7"), 5555), 6666),),
-        ),
+        ((), "max_flows", None),
         (("--max-flows", "1000"), "max_flows", 1000),
         ((), "max_client_flows", None),
         (("--max-client-flows", "0"), "max_client_flows", 0),
         (("--max-client-flows", "100"), "max_client_flows", 100),
+        ((), "nat_ports", ()),
         (("--nat-ports", "2000-2999"), "nat_ports", (PortRange(2000, 2999),)),
-        (("--timeout", "60"), "timeouts", Timeouts(answered=60)),
-        (("--timeout-unreplied", "5"), "timeouts", Timeouts(unreplied=5)),
-        (("--timeout-tcp", "600"), "timeouts", Timeouts(established=600)),
-        (("--timeout-tcp-transitory", "9"), "timeouts", Timeouts(transitory=9)),
-        ((), "protocols", (Protocol.UDP,)),
-        (("--protocol", "tcp", "--port", "443"), "protocols", (Protocol.TCP,)),
-        (
-            ("--protocol", "udp", "--protocol", "tcp", "--port", "53"),
-            "protocols",
-            (Protocol.UDP, Protocol.TCP),
-        ),
+        ((), "vlan", True),
+        (("--no-vlan",), "vlan", False),
     ],
 )
 def test_an_option_of_up_reaches_the_request(
-    monkeypatch: pytest.MonkeyPatch,
-    machine: Machine,
-    words: tuple[str, ...],
-    name: str,
-    value: object,
+    asked: list[Request], words: tuple[str, ...], name: str, value: object
 ) -> None:
-    asked: list[Request] = []
-    real = Balancer.up
-
-    def up(self: Balancer, request: Request) -> object:
-        asked.append(request)
-        return real(self, request)
-
-    monkeypatch.setattr(Balancer, "up", up)
     assert _run(*GOOD, *words).exit_code == 0
     assert getattr(asked[0], name) == value
-    assert len(machine.loaded) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "values"),
+    [
+        ((), "address", [None]),
+        (("--service", "192.0.2.2"), "address", [IPv4Address("192.0.2.2")]),
+        (
+            (*BOTH, "--backend", "[2001:db8::10]:53"),
+            "address",
+            [IPv4Address("192.0.2.1"), IPv6Address("2001:db8::1")],
+        ),
+        (
+            (*BOTH, "--backend", "2001:db8::10", "--backend", "[2001:db8::10]:53"),
+            "backends",
+            [
+                (Backend(IPv4Address("192.0.2.10")),),
+                (Backend(IPv6Address("2001:db8::10")), Backend(IPv6Address("2001:db8::10"), 53)),
+            ],
+        ),
+        (
+            (*BOTH, "--backend", "2001:db8::10", "--client", "[2001:db8::7]:5555=6666"),
+            "reservations",
+            [(), (Reservation(Endpoint(IPv6Address("2001:db8::7"), 5555), 6666),)],
+        ),
+        (
+            ("--client", "192.0.2.7:5555=6666"),
+            "reservations",
+            [(Reservation(Endpoint(IPv4Address("192.0.2.7"), 5555), 6666),)],
+        ),
+        ((), "ports", [(PortRange(1, 65535),)]),
+        (("--port", "all"), "ports", [(PortRange(1, 65535),)]),
+        (
+            ("--port", "53", "--port", "100-200"),
+            "ports",
+            [(PortRange(53, 53), PortRange(100, 200))],
+        ),
+        ((), "hash", [Hash.SRC_DST]),
+        (("--hash", "5-tuple"), "hash", [Hash.FIVE_TUPLE]),
+        (("--hash", "src"), "hash", [Hash.SRC]),
+        (("--timeout", "60"), "timeouts", [Timeouts(answered=60)]),
+        (("--timeout-unreplied", "5"), "timeouts", [Timeouts(unreplied=5)]),
+        (("--timeout-tcp", "600"), "timeouts", [Timeouts(established=600)]),
+        (("--timeout-tcp-transitory", "9"), "timeouts", [Timeouts(transitory=9)]),
+        ((), "protocol", [Protocol.UDP]),
+        (("--protocol", "tcp", "--port", "443"), "protocol", [Protocol.TCP]),
+        (
+            ("--protocol", "udp", "--protocol", "tcp", "--port", "53"),
+            "protocol",
+            [Protocol.UDP, Protocol.TCP],
+        ),
+        ((), "on_down", [OnDown.REHASH]),
+        (("--on-down", "drop"), "on_down", [OnDown.DROP]),
+        (
+            (*BOTH, "--backend", "2001:db8::10", "--on-down", "drop"),
+            "on_down",
+            [OnDown.DROP, OnDown.DROP],
+        ),
+    ],
+)
+def test_an_option_of_up_reaches_every_service(
+    asked: list[Request], words: tuple[str, ...], name: str, values: list[object]
+) -> None:
+    assert _run(*GOOD, *words).exit_code == 0
+    assert [getattr(item, name) for item in asked[0].services] == values
 
 
 def test_up_says_what_runs_and_who_has_not_answered(machine: Machine) -> None:
@@ -170,6 +208,15 @@ def test_up_says_what_runs_for_each_ip_version_alone(machine: Machine) -> None:
         "  -> [2001:db8::10]:53  (no answer to neighbour discovery yet)\n"
     )
     assert machine.programs
+
+
+def test_up_says_udp_and_tcp_at_one_address_once(machine: Machine) -> None:
+    words = ("--protocol", "udp", "--protocol", "tcp", "--port", "53")
+    assert _run(*GOOD, *words).stdout == (
+        "up: 192.0.2.1 udp and tcp on eth0 (native)\n  -> 192.0.2.10  (no answer to ARP yet)\n"
+    )
+    machine.run_on()
+    assert _run(*GOOD, *words).stdout.startswith("changed: 192.0.2.1 udp and tcp on eth0 ")
 
 
 def test_up_with_ipv6_backends_takes_the_interfaces_ipv6_address(machine: Machine) -> None:

@@ -14,7 +14,7 @@ from xdplb import live
 from xdplb.balancer import Balancer
 from xdplb.errors import InvalidValueError, LoadError, NotReadyError
 from xdplb.facts import Way
-from xdplb.model import Backend, BackendState, Protocol
+from xdplb.model import Backend, BackendState
 from xdplb.wire import BackendCode, vlan_tag
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def changed(machine: FakeMachine) -> tuple[Plan, State]:
 
 
 def shares(plan: Plan) -> Counter[int]:
-    return Counter(plan.tables[Protocol.UDP])
+    return Counter(plan.tables[0])
 
 
 def test_a_new_backend_gets_a_number_of_its_own_and_a_third_of_the_table(
@@ -63,9 +63,9 @@ def test_a_tenth_backend_moves_a_tenth_of_the_table() -> None:
     machine = FakeMachine()
     Balancer(machine).up(request(*(f"192.0.2.{number}" for number in range(20, 29))))
     machine.run_on()
-    before = machine.loaded[-1][0][0].tables[Protocol.UDP]
+    before = machine.loaded[-1][0][0].tables[0]
     Balancer(machine).add_backend(TWELVE)
-    after = changed(machine)[0].tables[Protocol.UDP]
+    after = changed(machine)[0].tables[0]
     moved = sum(old != new for old, new in zip(before, after, strict=True)) / len(before)
     assert 0.1 <= moved < 0.14
 
@@ -98,7 +98,8 @@ def test_states_and_weights_of_the_others_stay(machine: FakeMachine) -> None:
     machine.loaded.append(([plan], state))
     machine.run_on()
     change = Balancer(machine).add_backend(TWELVE)
-    assert [item.state for item in change.backends] == [
+    (service,) = change.services
+    assert [item.state for item in service.backends] == [
         BackendState.DRAIN,
         BackendState.UP,
         BackendState.UP,
@@ -131,14 +132,17 @@ def test_the_last_backend_stays() -> None:
         Balancer(machine).remove_backend(TEN)
 
 
-def test_more_backends_than_there_is_room_for_need_another_up(machine: FakeMachine) -> None:
+def test_more_backends_than_there_is_room_for_need_another_up() -> None:
+    machine = FakeMachine()
+    Balancer(machine).up(request(*(f"198.51.100.{number}" for number in range(256))))
+    machine.run_on()
     running = machine.balancers[0]
-    one = running.records[4][0]
-    network = ip_address("198.51.100.0")
-    full = tuple(one._replace(address=network + number) for number in range(256))
-    machine.balancers[0] = replace(running, records={4: full})
+    (side,) = running.state.sides
+    full = replace(running.state, sides=(replace(side, room=256),))
+    machine.balancers[0] = replace(running, state=full)
     with pytest.raises(NotReadyError, match="room for 256"):
         Balancer(machine).add_backend(TWELVE)
+    assert machine.changed == []
 
 
 def test_a_change_that_fails_leaves_nothing_behind(machine: FakeMachine) -> None:

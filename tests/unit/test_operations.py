@@ -21,14 +21,16 @@ from xdplb.errors import (
     XdplbError,
 )
 from xdplb.facts import Attached, Neighbour, Prepared, Way
-from xdplb.model import IPV4, IPV6, Mode, PortRange, Protocol
-from xdplb.state import Restore, Side
+from xdplb.model import IPV4, IPV6, Mode, PortRange
+from xdplb.state import Installed, Restore, Side
 from xdplb.wire import BackendCode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from xdplb.model import Address
     from xdplb.plan import Plan
+    from xdplb.startup import Report
 
 GRO = Restore("gro", 1, 9)
 BOTH = ("192.0.2.10", "2001:db8::10", "192.0.2.11", "2001:db8::11")
@@ -38,6 +40,10 @@ SERVICES = (OWN[IPV6], OWN[IPV4])
 @pytest.fixture
 def machine() -> FakeMachine:
     return FakeMachine()
+
+
+def _dialled(report: Report) -> list[Address]:
+    return [item.dialled for item in report.services]
 
 
 def test_up_attaches_and_remembers_what_down_has_to_undo(machine: FakeMachine) -> None:
@@ -126,7 +132,7 @@ def test_a_backend_must_be_behind_one_of_the_interfaces(machine: FakeMachine, ou
     if ours:
         report = Balancer(machine).up(request(interfaces=("eth0", "eth1")))
         assert machine.loaded[0][0][0].records[0].interface == 1
-        assert report.services == (IPv4Address("192.0.2.1"),)
+        assert _dialled(report) == [OWN[IPV4]]
     else:
         with pytest.raises(UnreachableError, match="eth1"):
             Balancer(machine).up(request())
@@ -194,16 +200,6 @@ def test_down_with_nothing_up_succeeds(machine: FakeMachine) -> None:
     assert Balancer(machine).down(["eth0"]) == []
 
 
-def test_status_adds_up(machine: FakeMachine) -> None:
-    Balancer(machine).up(request())
-    machine.run_on()
-    (status,) = Balancer(machine).status()
-    assert (status.flows, status.nat_ports_used, status.nat_ports_total) == (4, 4, 72560)
-    (service,) = status.services
-    assert [backend.share for backend in service.backends] == [0.75, 0.25]
-    assert (service.backends[0].packets_in, service.backends[0].bytes_out) == (5, 400)
-
-
 def test_up_with_both_ip_versions_makes_a_plan_and_a_program_of_each(machine: FakeMachine) -> None:
     report = Balancer(machine).up(request(*BOTH, services=SERVICES))
     ((plans, state),) = machine.loaded
@@ -217,9 +213,17 @@ def test_up_with_both_ip_versions_makes_a_plan_and_a_program_of_each(machine: Fa
         False,
         True,
     ]
-    assert report.services == (OWN[IPV4], OWN[IPV6])
+    assert _dialled(report) == [OWN[IPV4], OWN[IPV6]]
     assert state.versions == (IPV4, IPV6)
-    assert state.sides == tuple(Side(OWN[plan.version], plan.room) for plan in plans)
+    assert state.sides == tuple(
+        Side(
+            plan.version,
+            plan.room,
+            (OWN[plan.version],),
+            (Installed(0, report.services[place]),),
+        )
+        for place, plan in enumerate(plans)
+    )
     assert machine.programs == {2: Attached(NEW_ID, Mode.NATIVE)}
 
 
@@ -237,8 +241,9 @@ def _secrets(plans: Sequence[Plan]) -> list[tuple[int, int]]:
 
 def test_up_watches_the_next_hops_of_both_ip_versions(machine: FakeMachine) -> None:
     report = Balancer(machine).up(request(*BOTH, services=SERVICES))
-    assert [f"{item}" for item in machine.managed] == list(BOTH)
-    assert [item.address for item in machine.loaded[0][1].restore] == list(BOTH)
+    by_version = [*BOTH[::2], *BOTH[1::2]]
+    assert [f"{item}" for item in machine.managed] == by_version
+    assert [item.address for item in machine.loaded[0][1].restore] == by_version
     assert sorted(f"{item}" for item in report.unresolved) == sorted(BOTH)
 
 
@@ -252,8 +257,8 @@ def test_what_the_kernel_knows_of_ipv6_is_used(machine: FakeMachine) -> None:
 def test_ipv6_backends_alone_get_the_interfaces_ipv6_address(machine: FakeMachine) -> None:
     report = Balancer(machine).up(request("2001:db8::10"))
     ((plan,), state) = machine.loaded[0]
-    assert report.services == (OWN[IPV6],)
-    assert (plan.facts.service, state.versions) == (OWN[IPV6], (IPV6,))
+    assert _dialled(report) == [OWN[IPV6]]
+    assert (plan.addresses, state.versions) == ((OWN[IPV6],), (IPV6,))
     assert list(machine.flags) == [IPV6]
 
 
@@ -278,49 +283,6 @@ def test_a_failed_step_undoes_what_was_done_for_either_ip_version(
         Balancer(machine).up(request(*BOTH, services=SERVICES))
     assert machine.programs == {}
     assert sorted(item.address for item in machine.restored) == sorted(BOTH)
-
-
-def test_status_lists_the_services_of_both_ip_versions(machine: FakeMachine) -> None:
-    ports = (PortRange(53, 53),)
-    protocols = (Protocol.UDP, Protocol.TCP)
-    asked = request(*BOTH, services=SERVICES, ports=ports, protocols=protocols)
-    Balancer(machine).up(asked)
-    machine.run_on()
-    (status,) = Balancer(machine).status()
-    assert [(service.address, service.protocol) for service in status.services] == [
-        (OWN[IPV4], Protocol.UDP),
-        (OWN[IPV4], Protocol.TCP),
-        (OWN[IPV6], Protocol.UDP),
-        (OWN[IPV6], Protocol.TCP),
-    ]
-    assert [[f"{item.backend}" for item in service.backends] for service in status.services] == [
-        *[["192.0.2.10", "192.0.2.11"]] * 2,
-        *[["2001:db8::10", "2001:db8::11"]] * 2,
-    ]
-    assert {item.interface for service in status.services for item in service.backends} == {"eth0"}
-
-
-def test_status_adds_up_over_both_ip_versions(machine: FakeMachine) -> None:
-    Balancer(machine).up(request(*BOTH, services=SERVICES))
-    machine.run_on()
-    (status,) = Balancer(machine).status()
-    assert (status.flows, status.capacity) == (4 + 2, 2 * 262144)
-    assert (status.nat_ports_used, status.nat_ports_total) == (6, 2 * 72560)
-    assert status.verdicts == {"forward": 5}
-    ipv4, ipv6 = (service.backends for service in status.services)
-    assert [item.flows for item in (*ipv4, *ipv6)] == [3, 1, 2, 0]
-    assert [item.share for item in (*ipv4, *ipv6)] == [0.75, 0.25, 0.5, 0.5]
-    assert [item.bytes_in for item in (*ipv4, *ipv6)] == [500, 0, 700, 0]
-
-
-def test_a_backends_interface_has_the_name_that_it_has_now(machine: FakeMachine) -> None:
-    machine.way = lambda address: Way(3 if address.version == IPV6 else 2, address)  # type: ignore[method-assign]
-    Balancer(machine).up(request(*BOTH, services=SERVICES, interfaces=("eth0", "eth1")))
-    machine.run_on()
-    machine.links = {"lan": replace(machine.links["eth0"], name="lan")}
-    (status,) = Balancer(machine).status()
-    names = [{item.interface for item in service.backends} for service in status.services]
-    assert names == [{"lan"}, {"eth1"}]
 
 
 def test_a_second_up_that_adds_ipv6_keeps_what_ipv4_has(machine: FakeMachine) -> None:
@@ -365,4 +327,4 @@ def test_down_puts_back_what_was_done_for_both_ip_versions(machine: FakeMachine)
     (stopped,) = Balancer(machine).down()
     assert stopped.interfaces == ("eth0",)
     assert machine.programs == {}
-    assert [item.address for item in machine.restored] == list(BOTH)
+    assert [item.address for item in machine.restored] == [*BOTH[::2], *BOTH[1::2]]

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fake_machine import OWN
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plans import facts_for, plan_of
 
-from xdplb import source, wire
+from xdplb import wire
 from xdplb.errors import InvalidValueError
 from xdplb.facts import Neighbour
-from xdplb.model import (
-    IPV4,
-    IPV6,
-    Backend,
-    Endpoint,
-    Hash,
-    Mode,
-    PortRange,
-    Protocol,
-    Request,
-    Reservation,
-    Timeouts,
-)
-from xdplb.plan import Facts, Hop, Plan, Port, constants, make_plan, with_macs
+from xdplb.model import IPV4, IPV6, Backend, Endpoint, Hash, Mode, PortRange, Protocol, Reservation
+from xdplb.plan import Hop, Place, Plan, Port, make_plan, with_macs
+from xdplb.request import simple_request
 from xdplb.selection import MAGLEV_SIZE, address_hash, select_slot
 from xdplb.wire import BackendCode
 
@@ -36,15 +26,9 @@ if TYPE_CHECKING:
 
     from xdplb.model import Address
 
-POOL = (PortRange(2000, 2099),)
-EPHEMERAL = PortRange(32768, 60999)
 ROUTER = IPv4Address("192.0.2.254")
-NETWORK6 = IPv6Address("2001:db8::")
-SERVICE4, SERVICE6 = IPv4Address("192.0.2.1"), IPv6Address("2001:db8::1")
-FLAG = re.compile(
-    r"-D[A-Z0-9_]+(?:\(RANGE\))?="
-    r"(?:[0-9]+(?:U|ULL)?|RANGE\([0-9]+(?:, [0-9]+){1,2}\)(?: RANGE\([0-9]+(?:, [0-9]+){1,2}\))*)"
-)
+NETWORK4, NETWORK6 = IPv4Address("192.0.2.0"), IPv6Address("2001:db8::")
+SERVICE4, SERVICE6 = OWN[IPV4], OWN[IPV6]
 
 
 def _plan(
@@ -54,51 +38,20 @@ def _plan(
     protocols: tuple[Protocol, ...] = (Protocol.UDP,),
 ) -> Plan:
     """The plan for backends 192.0.2.0 + NUMBER that replaces ``last``."""
-    addresses = [IPv4Address("192.0.2.0") + number for number in numbers]
-    facts = Facts(
-        service=IPv4Address("192.0.2.1"),
-        ports=(Port("eth0", 2, bytes(6), Mode.NATIVE, redirect=False),),
-        hops={address: Hop(hop or address, 0) for address in addresses},
-        ephemeral=EPHEMERAL,
-        hash_keys=(1, 2),
-        records=last.records if last else (),
-        nat_ports=last.pool.ranges if last else POOL,
-    )
-    backends = tuple(Backend(address) for address in addresses)
-    asked = Request(
-        ("eth0",), backends, max_flows=400, protocols=protocols, ports=(PortRange(53, 53),)
-    )
-    return make_plan(asked, facts)
+    backends = tuple(Backend(NETWORK4 + number) for number in numbers)
+    ports = (PortRange(53, 53),)
+    asked = simple_request(("eth0",), backends, max_flows=400, protocols=protocols, ports=ports)
+    return plan_of(asked, last, hop=hop)
 
 
 def _plan6(last: Plan | None, numbers: Sequence[int], **options: Any) -> Plan:
     """The plan for backends 2001:db8::NUMBER that replaces ``last``."""
-    addresses = [NETWORK6 + number for number in numbers]
-    return make_plan(
-        Request(("eth0",), tuple(Backend(item) for item in addresses), max_flows=400, **options),
-        _facts(SERVICE6, addresses, last),
-    )
-
-
-def _facts(service: Address, addresses: Sequence[Address], last: Plan | None = None) -> Facts:
-    return Facts(
-        service=service,
-        ports=(Port("eth0", 2, bytes(6), Mode.NATIVE, redirect=False),),
-        hops={address: Hop(address, 0) for address in addresses},
-        ephemeral=EPHEMERAL,
-        hash_keys=(1, 2),
-        records=last.records if last else (),
-        nat_ports=last.pool.ranges if last else POOL,
-    )
-
-
-def _flags(plan: Plan) -> dict[str, str]:
-    flags = constants(plan, shares_ports=True)
-    return dict(item.removeprefix("-D").split("=", 1) for item in flags)
+    backends = tuple(Backend(NETWORK6 + number) for number in numbers)
+    return plan_of(simple_request(("eth0",), backends, max_flows=400, **options), last)
 
 
 def _numbers(plan: Plan) -> dict[str, int]:
-    return {f"{backend}": number for (_, backend), number in plan.numbers.items()}
+    return {f"{target.backend}": number for target, number in plan.numbers.items()}
 
 
 def _chain(plan: Plan, hop: Address) -> list[int]:
@@ -153,14 +106,17 @@ def test_a_backend_that_left_does_not_make_the_others_share_ports() -> None:
     """There are four groups and, after the second up, two addresses."""
     first = _plan(None, [10, 11, 12, 13])
     second = _plan(first, [10, 20])
-    slots = [second.slots[protocol, backend.address] for protocol, backend in second.numbers]
+    slots = [
+        second.slots[Place(Protocol.UDP, target.backend.address, target.own)]
+        for target in second.numbers
+    ]
     assert len(set(slots)) == 2
 
 
 def test_a_backend_that_left_is_unused_and_out_of_the_table() -> None:
     second = _plan(_plan(None, [10, 11]), [10])
     assert second.records[1].state is BackendCode.UNUSED
-    assert set(second.tables[Protocol.UDP]) == {0}
+    assert set(second.tables[0]) == {0}
 
 
 def test_each_protocol_has_numbers_ports_and_a_table_of_its_own() -> None:
@@ -170,12 +126,10 @@ def test_each_protocol_has_numbers_ports_and_a_table_of_its_own() -> None:
         *(Protocol.TCP, Protocol.TCP),
     ]
     assert len(set(plan.slots.values())) == 4
-    assert set(plan.tables[Protocol.UDP]) == {0, 1}
-    assert set(plan.tables[Protocol.TCP]) == {2, 3}
+    assert set(plan.tables[0]) == {0, 1}
+    assert set(plan.tables[1]) == {2, 3}
     again = _plan(plan, [11, 10], protocols=(Protocol.TCP,))
-    assert {
-        number: again.records[number].address for number in set(again.tables[Protocol.TCP])
-    } == {
+    assert {number: again.records[number].address for number in set(again.tables[1])} == {
         2: IPv4Address("192.0.2.10"),
         3: IPv4Address("192.0.2.11"),
     }
@@ -183,18 +137,18 @@ def test_each_protocol_has_numbers_ports_and_a_table_of_its_own() -> None:
 
 
 def test_more_backends_behind_a_router_than_the_program_follows_are_refused() -> None:
-    assert len(_chain(_plan(None, range(1, 1025), ROUTER), ROUTER)) == 1024
+    assert len(_chain(_plan(None, range(2, 1026), ROUTER), ROUTER)) == 1024
     with pytest.raises(InvalidValueError, match="1025 backends behind the next hop"):
-        _plan(None, range(1, 1026), ROUTER)
+        _plan(None, range(2, 1027), ROUTER)
 
 
 def test_addresses_that_share_a_hash_find_places_in_the_next_buckets() -> None:
-    numbers = range(1, 200)
+    numbers = range(2, 200)
     plan = _plan(None, numbers)
     buckets = plan.buckets()
     assert len(buckets) == plan.room
     assert sum(len(bucket.entries) for bucket in buckets) == len(numbers)
-    crowd = [number for number in range(1, 300_000) if _bucket(number) == 7][:33]
+    crowd = [number for number in range(2, 300_000) if _bucket(number) == 7][:33]
     plan = _plan(None, crowd[:32])
     assert [len(bucket.entries) for bucket in plan.buckets()[7:15]] == [4] * 8
     assert [bucket.continues for bucket in plan.buckets()[6:15]] == [False, *[True] * 7, False]
@@ -206,12 +160,21 @@ def _bucket(number: int) -> int:
     return address_hash(IPv4Address("192.0.2.0") + number) % 256
 
 
-def test_too_many_backends_are_refused() -> None:
-    address = IPv4Address("192.0.2.10")
-    backends = tuple(Backend(address, port) for port in range(1, 32770))
-    facts = _plan(None, [10]).facts
-    with pytest.raises(InvalidValueError, match="too many") as refused:
-        make_plan(Request(("eth0",), backends), facts)
+@pytest.mark.parametrize(
+    ("servers", "ports", "message"),
+    [
+        (1, 32769, "32769 backends behind the next hop 192.0.2.10 are too many"),
+        (33, 1000, "33000 backends are too many"),
+    ],
+)
+def test_too_many_backends_are_refused(servers: int, ports: int, message: str) -> None:
+    backends = tuple(
+        Backend(NETWORK4 + 10 + number, port)
+        for number in range(servers)
+        for port in range(1, ports + 1)
+    )
+    with pytest.raises(InvalidValueError, match=message) as refused:
+        plan_of(simple_request(("eth0",), backends))
     assert refused.value.hint
 
 
@@ -220,12 +183,12 @@ def test_an_ipv6_plan_is_one_throughout() -> None:
     assert plan.version == IPV6
     assert _numbers(plan) == {"2001:db8::10": 0, "2001:db8::11": 1}
     assert plan.next_hops == {NETWORK6 + 0x10: 0, NETWORK6 + 0x11: 1}
-    assert set(plan.tables[Protocol.UDP]) == {0, 1}
+    assert set(plan.tables[0]) == {0, 1}
     buckets = plan.buckets()
     assert {bucket.version for bucket in buckets} == {IPV6}
     assert {len(bucket.pack()) for bucket in buckets} == {wire.SIZES[IPV6]["address_bucket"]}
     assert {
-        (entry[0], number) for number, bucket in enumerate(buckets) for entry in bucket.entries
+        (entry.address, number) for number, bucket in enumerate(buckets) for entry in bucket.entries
     } == {(address, address_hash(address) % plan.room) for address in plan.next_hops}
 
 
@@ -246,9 +209,10 @@ def test_ipv6_backends_behind_a_router_are_one_chain() -> None:
     router = IPv6Address("fe80::1")
     addresses = [NETWORK6 + number for number in range(0x10, 0x20)]
     facts = replace(
-        _facts(SERVICE6, addresses), hops={address: Hop(router, 0, 2) for address in addresses}
+        facts_for(IPV6, addresses), hops={address: Hop(router, 0, 2) for address in addresses}
     )
-    plan = make_plan(Request(("eth0",), tuple(map(Backend, addresses))), facts)
+    asked = simple_request(("eth0",), tuple(map(Backend, addresses)))
+    plan = make_plan(asked.with_addresses(OWN), facts)
     assert _chain(plan, router) == list(range(15, -1, -1))
     mac = bytes.fromhex("020000000009")
     assert {record.mac for record in with_macs(plan, {(2, router): Neighbour(mac)}).records} == {
@@ -261,7 +225,7 @@ def test_ipv6_backends_behind_a_router_are_one_chain() -> None:
 def test_each_ip_version_gets_its_own_part_of_a_request() -> None:
     addresses: list[Address] = [SERVICE4 + 9, SERVICE6 + 9, SERVICE4 + 10, SERVICE6 + 10]
     clients: list[Address] = [IPv4Address("198.51.100.7"), IPv6Address("2001:db8:7::7")]
-    both = Request(
+    both = simple_request(
         ("eth0",),
         tuple(Backend(address) for address in addresses),
         services=(SERVICE4, SERVICE6),
@@ -275,16 +239,18 @@ def test_each_ip_version_gets_its_own_part_of_a_request() -> None:
     )
     services: list[Address] = [SERVICE4, SERVICE6]
     for service in services:
-        plan = make_plan(both, _facts(service, addresses))
+        plan = plan_of(both, version=service.version)
         own = [address for address in addresses if address.version == service.version]
         assert plan.version == service.version
         assert [record.address for record in plan.records] == [*own, *own]
-        assert {backend.address for _, backend in plan.numbers} == set(own)
-        assert {address for _, address in plan.slots} == set(own) == set(plan.next_hops)
+        assert {target.backend.address for target in plan.numbers} == set(own)
+        assert {place.address for place in plan.slots} == set(own) == set(plan.next_hops)
+        assert {place.own for place in plan.slots} == {service}
         assert [item.key.protocol for item in plan.reserved] == [Protocol.UDP, Protocol.TCP]
         for item in plan.reserved:
             assert item.key.client.version == item.flow.client.version == service.version
             assert item.key.service == service
+            assert item.flow.service == item.key.number
             assert item.value.nat_port == {IPV4: 2000, IPV6: 2001}[service.version]
 
 
@@ -295,7 +261,7 @@ def test_an_ipv6_reservation_leads_where_the_program_would() -> None:
     (flow,) = plan.reserved
     slot = select_slot(Hash.FIVE_TUPLE, (1, 2), client, (SERVICE6, 0), Protocol.UDP)
     assert 0 <= slot < MAGLEV_SIZE
-    assert flow.value.backend == plan.tables[Protocol.UDP][slot]
+    assert flow.value.backend == plan.tables[0][slot]
     assert flow.index == plan.records[flow.value.backend].slot_first + 42
     assert len(flow.key.pack()) == wire.SIZES[IPV6]["client_key"]
     assert len(flow.flow.pack()) == wire.SIZES[IPV6]["flow"]
@@ -307,109 +273,3 @@ def test_an_interface_is_told_how_much_it_can_send(ports: dict[str, int], mtu: i
     plan = _plan6(None, [0x10])
     plan = replace(plan, facts=replace(plan.facts, ports=(port,)))
     assert plan.interface_records() == [wire.InterfaceRecord(None, 2, True, mtu).pack()]  # noqa: FBT003 - a field
-
-
-@pytest.mark.parametrize(
-    ("service", "words"),
-    [
-        (SERVICE4, ["16908480ULL", None]),
-        (SERVICE6, ["3087860000ULL", "72057594037927936ULL"]),
-    ],
-    ids=str,
-)
-def test_the_service_is_in_the_words_that_the_program_loads(
-    service: Address, words: list[str | None]
-) -> None:
-    plan = make_plan(Request(("eth0",), (Backend(service + 9),)), _facts(service, [service + 9]))
-    flags = _flags(plan)
-    assert [flags.get("SERVICE_WORD_0"), flags.get("SERVICE_WORD_1")] == words
-    size = 4 if service.version == IPV4 else 8
-    loaded = [int(word.removesuffix("ULL")).to_bytes(size, "little") for word in words if word]
-    assert b"".join(loaded) == service.packed
-
-
-@settings(max_examples=30, deadline=None)
-@given(
-    name=st.text(min_size=1),
-    kind=st.sampled_from(Hash),
-    keys=st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1)),
-    service=st.ip_addresses(),
-    seconds=st.integers(1, 86400),
-)
-def test_no_text_of_the_user_gets_into_a_flag(
-    name: str, kind: Hash, keys: tuple[int, int], service: Address, seconds: int
-) -> None:
-    backend = Backend((SERVICE4 if service.version == IPV4 else SERVICE6) + 9)
-    facts = Facts(
-        service=service,
-        ports=(Port(name, 2, bytes(6), Mode.NATIVE, redirect=False),),
-        hops={backend.address: Hop(backend.address, 0)},
-        ephemeral=EPHEMERAL,
-        hash_keys=keys,
-    )
-    timeouts = Timeouts(seconds, seconds, seconds, seconds)
-    asked = Request((name,), (backend,), hash=kind, timeouts=timeouts)
-    flags = constants(make_plan(asked, facts), shares_ports=True)
-    assert all(FLAG.fullmatch(flag) for flag in flags)
-
-
-@pytest.mark.parametrize("version", [IPV4, IPV6])
-def test_every_flag_has_a_default_in_the_program(version: int) -> None:
-    config = (source.directory() / "config.h").read_text()
-    plan = _plan(None, [10]) if version == IPV4 else _plan6(None, [0x10])
-    for flag in constants(plan, shares_ports=True):
-        name = flag[2:].split("=")[0].split("(")[0]
-        assert f"#ifndef {name}\n" in config
-
-
-@pytest.mark.parametrize(
-    ("option", "name"),
-    [
-        (30, "UNREPLIED_TICKS"),
-        (120, "ANSWERED_TICKS"),
-        (240, "TRANSITORY_TICKS"),
-        (7440, "ESTABLISHED_TICKS"),
-    ],
-)
-def test_a_default_timeout_is_the_one_of_the_program(option: int, name: str) -> None:
-    config = (source.directory() / "config.h").read_text()
-    found = re.search(rf"#define {name} (\d+)", config)
-    assert found is not None
-    assert abs(int(found[1]) - option * wire.TICKS_PER_S) < 2
-
-
-@pytest.mark.parametrize(
-    ("options", "limit", "window"),
-    [
-        ({}, 36280 // 2, 0),
-        ({"max_client_flows": 0}, 0, 0),
-        ({"max_client_flows": 100}, 100, 200),
-        ({"max_client_flows": 36280}, 36280, 0),
-        ({"max_client_flows": 100, "max_flows": 201}, 100, 0),
-        ({"max_client_flows": 100, "max_flows": 202}, 100, 200),
-        ({"nat_ports": (PortRange(2000, 2008),)}, 4, 0),
-        ({"nat_ports": (PortRange(2000, 2000),)}, 0, 0),
-    ],
-)
-def test_a_client_may_have_half_of_the_ports_or_what_was_asked_for(
-    options: dict[str, Any], limit: int, window: int
-) -> None:
-    asked = Request(("eth0",), (Backend(SERVICE4 + 9),), **options)
-    facts = replace(_facts(SERVICE4, [SERVICE4 + 9]), nat_ports=())
-    flags = _flags(make_plan(asked, facts))
-    assert flags["CLIENT_LIMIT"] == f"{limit}"
-    assert flags["CLIENT_WINDOW"] == f"{window}"
-
-
-@pytest.mark.parametrize(
-    ("flows", "counters"),
-    [(1, 1024), (4096, 1024), (4100, 2048), (262_144, 65536), (1_000_000, 262_144)],
-)
-def test_there_is_a_counter_for_every_four_flows(flows: int, counters: int) -> None:
-    facts = _facts(SERVICE4, [SERVICE4 + 9])
-    for limit in (0, 1, 1000):
-        backends = (Backend(SERVICE4 + 9),)
-        asked = Request(("eth0",), backends, max_flows=flows, max_client_flows=limit)
-        plan = make_plan(asked, facts)
-        assert plan.client_counters == counters
-        assert _flags(plan)["CLIENT_COUNTERS"] == f"{counters}"

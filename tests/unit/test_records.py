@@ -10,19 +10,21 @@ from hypothesis import strategies as st
 
 from xdplb import wire
 from xdplb.errors import InvalidValueError
-from xdplb.model import IPV4, IPV6, Backend, PortRange, Protocol, Request
+from xdplb.model import IPV4, IPV6, Backend, PortRange, Protocol
 from xdplb.ports import NatPool, make_pool
 from xdplb.wire import (
     BUCKET_SIZE,
     AddressBucket,
     BackendCode,
     BackendRecord,
+    BucketEntry,
     ClientKey,
     ClientValue,
     FlowCode,
     FlowRecord,
     InterfaceRecord,
     Owner,
+    ServiceRecord,
 )
 
 U8, U16, U32 = (st.integers(0, 2**bits - 1) for bits in (8, 16, 32))
@@ -71,7 +73,7 @@ def test_a_mac_survives_its_word(mac: bytes | None) -> None:
     assert wire.word_to_mac(wire.mac_to_word(mac)) == mac
 
 
-@given(MACS, U32, st.none() | st.integers(1, 65535), st.sampled_from(BackendCode), U16, U32)
+@given(MACS, U32, st.none() | PORTS, st.sampled_from(BackendCode), U16, U32)
 def test_a_backend_record_survives_the_wire(
     mac: bytes | None,
     address: int,
@@ -88,12 +90,13 @@ def test_a_backend_record_survives_the_wire(
         generation=weight & 0xFF,
         slot_first=first,
         slot_count=first,
-        interface=weight,
+        interface=weight >> 8,
         weight=weight,
         next_hop=IPv4Address(address),
         next_neighbour=weight,
         mac_is_fixed=bool(weight & 1),
-        protocol=Protocol.TCP if weight & 2 else Protocol.UDP,
+        service=first & 0xFF,
+        local=first >> 8 & 0xFF,
     )
     assert len(record.pack()) == 64
     assert BackendRecord.unpack(record.pack()) == record
@@ -103,15 +106,15 @@ def test_a_backend_record_survives_the_wire(
     st.tuples(IPV6_ADDRESSES, IPV6_ADDRESSES),
     st.none() | PORTS,
     st.sampled_from(BackendCode),
-    st.sampled_from(Protocol),
+    st.tuples(U8, U8),
     st.tuples(MACS, st.booleans(), U8),
-    st.tuples(U16, U16, U16, U32, U32),
+    st.tuples(U8, U16, U16, U32, U32),
 )
 def test_an_ipv6_backend_record_survives_the_wire(
     addresses: tuple[IPv6Address, IPv6Address],
     port: int | None,
     state: BackendCode,
-    protocol: Protocol,
+    known_by: tuple[int, int],
     neighbour: tuple[bytes | None, bool, int],
     numbers: tuple[int, int, int, int, int],
 ) -> None:
@@ -129,22 +132,25 @@ def test_an_ipv6_backend_record_survives_the_wire(
         next_hop=addresses[1],
         next_neighbour=after,
         mac_is_fixed=neighbour[1],
-        protocol=protocol,
+        service=known_by[0],
+        local=known_by[1],
     )
     assert len(record.pack()) == wire.SIZES[IPV6]["backend"] == 64
     assert BackendRecord.unpack(record.pack(), IPV6) == record
 
 
-@given(IPV6_ADDRESSES, PORTS, IPV6_ADDRESSES, U16, st.sampled_from(Protocol))
+@given(IPV6_ADDRESSES, PORTS, IPV6_ADDRESSES, U16, U8)
 def test_an_ipv6_client_key_survives_the_wire(
-    client: IPv6Address, port: int, service: IPv6Address, dport: int, protocol: Protocol
+    client: IPv6Address, port: int, service: IPv6Address, dport: int, number: int
 ) -> None:
-    key = ClientKey(client, port, service, dport, protocol)
+    key = ClientKey(client, port, service, dport, number)
     assert len(key.pack()) == wire.SIZES[IPV6]["client_key"] == 40
     assert ClientKey.unpack(key.pack()) == key
 
 
-@given(U32, U16, st.sampled_from(FlowCode), U8, IPV6_ADDRESSES, PORTS, PORTS, MACS, U16)
+@given(
+    U32, U16, st.sampled_from(FlowCode), U8, IPV6_ADDRESSES, PORTS, PORTS, MACS, st.tuples(U8, U8)
+)
 def test_an_ipv6_flow_survives_the_wire(
     seen: int,
     number: int,
@@ -154,32 +160,56 @@ def test_an_ipv6_flow_survives_the_wire(
     port: int,
     dport: int,
     mac: bytes | None,
-    interface: int,
+    numbers: tuple[int, int],
 ) -> None:
     owner = Owner(seen, number, state, generation)
-    flow = FlowRecord(owner, client, port, dport, mac, interface)
+    interface, service = numbers
+    flow = FlowRecord(owner, client, port, dport, mac, interface, service=service)
     assert len(flow.pack()) == wire.SIZES[IPV6]["flow"] == 64
     assert FlowRecord.unpack(flow.pack()) == flow
 
 
 @given(
-    st.lists(st.tuples(IPV6_ADDRESSES, st.sampled_from(Protocol), U32, U32), max_size=BUCKET_SIZE),
+    st.lists(
+        st.builds(BucketEntry, IPV6_ADDRESSES, st.sampled_from(Protocol), U8, U32, U32),
+        max_size=BUCKET_SIZE,
+    ),
     st.booleans(),
 )
 def test_an_ipv6_bucket_has_its_addresses_in_front_and_then_their_slots(
-    entries: list[tuple[IPv6Address, Protocol, int, int]],
+    entries: list[BucketEntry],
     continues: bool,  # noqa: FBT001 - drawn
 ) -> None:
     packed = AddressBucket(tuple(entries), continues, IPV6).pack()
     assert len(packed) == wire.SIZES[IPV6]["address_bucket"] == 128
-    for place, (address, protocol, first, count) in enumerate(entries):
-        assert packed[16 * place :][:16] == address.packed
-        assert packed[64 + 8 * place :][:8] == wire.U32.pack(first) + wire.U32.pack(count)
-        assert packed[96 + place] == protocol.number
+    for place, item in enumerate(entries):
+        assert packed[16 * place :][:16] == item.address.packed
+        slots = wire.U32.pack(item.first) + wire.U32.pack(item.records)
+        assert packed[64 + 8 * place :][:8] == slots
+        assert packed[96 + place] == item.protocol.number
+        assert packed[100 + place] == item.local
     free = BUCKET_SIZE - len(entries)
     assert packed[64 - 16 * free : 64] == bytes(16 * free)
     assert packed[96 + len(entries) : 100] == bytes(free)
-    assert packed[100:] == wire.U32.pack(continues) + bytes(24)
+    assert packed[100 + len(entries) : 104] == bytes(free)
+    assert packed[104:] == wire.U32.pack(continues) + bytes(20)
+
+
+@given(U32, U8, st.sampled_from([0, 1, 2]), st.tuples(U32, U32, U32, U32))
+def test_a_service_record_survives_the_wire(
+    table: int, local: int, kind: int, timeouts: tuple[int, int, int, int]
+) -> None:
+    record = ServiceRecord(table, local, kind, timeouts)
+    assert {len(record.pack())} == {sizes["service"] for sizes in wire.SIZES.values()} == {24}
+    assert ServiceRecord.unpack(record.pack()) == record
+
+
+@given(U8)
+def test_a_services_number_says_its_protocol(number: int) -> None:
+    assert wire.protocol_of(number) is (Protocol.TCP if number % 2 else Protocol.UDP)
+    address = IPv4Address("192.0.2.1")
+    packed = ClientKey(address, 5, address, 53, number).pack()
+    assert tuple(packed[12:14]) == (17 if number % 2 == 0 else 6, number)
 
 
 @given(MACS, U32, st.booleans(), U32)
@@ -205,4 +235,4 @@ def test_both_ip_versions_have_the_same_records() -> None:
 @pytest.mark.parametrize("weight", [-1, 65536])
 def test_a_weight_that_no_record_can_hold_is_refused(weight: int) -> None:
     with pytest.raises(InvalidValueError):
-        Request(("eth0",), (Backend(IPv4Address("192.0.2.10"), weight=weight),))
+        Backend(IPv4Address("192.0.2.10"), weight=weight)

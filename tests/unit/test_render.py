@@ -19,7 +19,7 @@ from xdplb.model import (
     Protocol,
     ServiceStatus,
 )
-from xdplb.render import to_json, to_text
+from xdplb.render import backends_to_json, backends_to_text, to_json, to_text
 
 SERVER6 = IPv6Address("2001:db8::20")
 BACKEND = BackendStatus(
@@ -37,6 +37,7 @@ BACKEND = BackendStatus(
     bytes_out=360,
 )
 SERVICE = ServiceStatus(
+    name="",
     address=IPv4Address("172.11.0.1"),
     protocol=Protocol.UDP,
     ports=ALL_PORTS,
@@ -71,6 +72,7 @@ TEXT = """\
 
 
 SERVICE6 = ServiceStatus(
+    name="",
     address=IPv6Address("2001:db8::1"),
     protocol=Protocol.UDP,
     ports=ALL_PORTS,
@@ -130,6 +132,7 @@ def test_the_json_of_one_backend_is_the_contract_and_what_was_added() -> None:
         "next_hop": "172.11.0.20",
         "interface": "balancer",
         "share": 0.5,
+        "refused": 0,
     }
 
 
@@ -152,3 +155,37 @@ def test_the_text_has_a_table_for_each_service() -> None:
 
 def test_the_json_names_every_verdict_also_those_at_zero() -> None:
     assert json.loads(to_json([STATUS]))["balancers"][0]["verdicts"] == STATUS.verdicts
+
+
+def test_a_service_that_has_a_name_begins_with_it() -> None:
+    status = replace(STATUS, services=(replace(SERVICE, name="dns"), SERVICE6))
+    lines = to_text([status]).splitlines()
+    assert lines[0] == "dns: " + TEXT.splitlines()[0]
+    assert lines[4:] == [*TEXT6.splitlines(), *TEXT.splitlines()[4:]]
+
+
+def test_the_json_has_the_name_of_a_service_or_none() -> None:
+    status = replace(STATUS, services=(replace(SERVICE, name="dns"), SERVICE6))
+    services = json.loads(to_json([status]))["balancers"][0]["services"]
+    assert [item["name"] for item in services] == ["dns", None]
+    backends = json.loads(backends_to_json([status]))["backends"]
+    assert [(item["name"], item["service"], item["protocol"]) for item in backends] == [
+        *[("dns", "172.11.0.1", "udp")] * 2,
+        *[(None, "2001:db8::1", "udp")] * 2,
+    ]
+
+
+def test_the_table_of_backends_says_of_which_service_each_is() -> None:
+    tcp = replace(SERVICE, protocol=Protocol.TCP, backends=(BACKEND,))
+    lines = backends_to_text([replace(STATUS, services=(SERVICE, tcp))]).splitlines()
+    assert [line.split()[:3] for line in lines[1:]] == [
+        ["172.11.0.1", "udp", "172.11.0.20"],
+        ["172.11.0.1", "udp", "172.11.0.21:53"],
+        ["172.11.0.1", "tcp", "172.11.0.20"],
+    ]
+
+
+def test_the_json_counts_the_errors_that_a_backend_answered_with() -> None:
+    status = replace(STATUS, services=(replace(SERVICE, backends=(replace(BACKEND, refused=4),)),))
+    services = json.loads(to_json([status]))["balancers"][0]["services"]
+    assert services[0]["backends"][0]["refused"] == 4

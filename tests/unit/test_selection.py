@@ -303,3 +303,22 @@ def test_one_backend_has_every_slot() -> None:
 def test_backends_of_one_address_with_and_without_a_port_have_a_table() -> None:
     address = IPv4Address(FIRST)
     assert set(build_table([(0, Backend(address)), (1, Backend(address, 53))])) == {0, 1}
+
+
+def test_the_first_address_of_a_backend_has_its_old_place_in_the_table() -> None:
+    servers = _servers(5)
+    assert build_table(servers, lanes=dict.fromkeys(range(5), 0)) == build_table(servers)
+
+
+def test_each_address_that_a_backend_is_spoken_to_from_has_a_share_of_its_own() -> None:
+    servers = [(2 * number + lane, item) for number, item in _servers(3) for lane in range(2)]
+    shares = Counter(build_table(servers, lanes={number: number % 2 for number, _ in servers}))
+    assert set(shares) == set(range(6))
+    assert max(shares.values()) - min(shares.values()) <= 1
+
+
+def test_the_numbers_of_addresses_do_not_matter() -> None:
+    backend = _servers(1)[0][1]
+    one = build_table([(7, backend), (3, backend)], lanes={7: 0, 3: 1})
+    other = build_table([(0, backend), (1, backend)], lanes={0: 0, 1: 1})
+    assert [{7: 0, 3: 1}[number] for number in one] == list(other)

@@ -6,36 +6,26 @@ import json
 from collections import Counter
 from dataclasses import replace
 from ipaddress import IPv4Address
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from fake_machine import MAC, FakeMachine, request
 from hypothesis import given
 from hypothesis import strategies as st
+from plans import EPHEMERAL, plan_of
 
 from xdplb import errors, source, wire
 from xdplb.balancer import Balancer
-from xdplb.errors import InvalidValueError, TableError, XdplbError
-from xdplb.model import (
-    IPV4,
-    IPV6,
-    MAX_BACKENDS,
-    Backend,
-    Endpoint,
-    Hash,
-    Mode,
-    PortRange,
-    Reservation,
-    Timeouts,
-)
-from xdplb.plan import Facts, Hop, Plan, Port, constants, make_plan, shares_ports
+from xdplb.errors import InvalidValueError, XdplbError
+from xdplb.model import IPV4, IPV6, MAX_BACKENDS, Backend, Endpoint, PortRange, Reservation
 from xdplb.ports import NatPool, SlotRange, assign_groups, cut_groups, make_pool
 from xdplb.render import to_json, to_text
 from xdplb.selection import MAGLEV_SIZE, NO_BACKEND, build_table
-from xdplb.state import FORMAT, State
 from xdplb.wire import BackendCode, FlowCode
 
-EPHEMERAL = PortRange(32768, 60999)
+if TYPE_CHECKING:
+    from xdplb.plan import Plan
+
 addresses = st.integers(0, 2**32 - 1).map(IPv4Address)
 ports = st.integers(1, 65535)
 
@@ -45,20 +35,9 @@ def backends(count: int) -> list[tuple[int, Backend]]:
     return [(number, Backend(IPv4Address("10.0.0.0") + number)) for number in range(count)]
 
 
-def plan_for(*names: str, records: tuple[wire.BackendRecord, ...] = (), **options: Any) -> Plan:
-    """A plan on one interface."""
-    wanted = request(*names, **options)
-    return make_plan(
-        wanted,
-        Facts(
-            service=IPv4Address("192.0.2.1"),
-            ports=(Port("eth0", 2, MAC, Mode.NATIVE, redirect=False),),
-            hops={item.address: Hop(IPv4Address("192.0.2.254"), 0) for item in wanted.backends},
-            ephemeral=EPHEMERAL,
-            hash_keys=(1, 2),
-            records=records,
-        ),
-    )
+def plan_for(*names: str, last: Plan | None = None, **options: Any) -> Plan:
+    """A plan with the default ports, where every backend is behind one router."""
+    return plan_of(request(*names, **options), last, hop=IPv4Address("192.0.2.254"), pool=())
 
 
 @pytest.mark.parametrize(
@@ -173,29 +152,31 @@ def test_no_backend_is_a_table_of_none() -> None:
     assert set(build_table([])) == {NO_BACKEND}
 
 
-@given(addresses, ports, addresses, st.integers(0, 65535))
+@given(addresses, ports, addresses, st.integers(0, 65535), st.integers(0, 254))
 def test_a_client_key_survives_the_wire(
-    client: IPv4Address, port: int, service: IPv4Address, dport: int
+    client: IPv4Address, port: int, service: IPv4Address, dport: int, number: int
 ) -> None:
-    key = wire.ClientKey(client, port, service, dport)
+    key = wire.ClientKey(client, port, service, dport, number)
     assert wire.ClientKey.unpack(key.pack()) == key
 
 
 @given(
     st.integers(0, 2**32 - 1), st.integers(0, 65535), st.sampled_from(FlowCode),
     st.integers(0, 255), addresses, ports, ports, st.binary(min_size=6, max_size=6),
+    st.integers(0, 254),
 )  # fmt: skip
 def test_a_flow_survives_the_wire(
     seen: int, number: int, state: FlowCode, generation: int, client: IPv4Address,
-    port: int, dport: int, mac: bytes,
+    port: int, dport: int, mac: bytes, service: int,
 ) -> None:  # fmt: skip
     owner = wire.Owner(seen, number, state, generation)
-    flow = wire.FlowRecord(owner, client, port, dport, mac if any(mac) else None, 3)
+    hardware = mac if any(mac) else None
+    flow = wire.FlowRecord(owner, client, port, dport, hardware, 3, service=service)
     assert wire.FlowRecord.unpack(flow.pack()) == flow
 
 
 def test_a_backend_survives_the_wire() -> None:
-    record = plan_for().records[0]._replace(mac=MAC, port=53, mac_is_fixed=True)
+    record = plan_for().records[0]._replace(mac=MAC, port=53, mac_is_fixed=True, service=7, local=5)
     assert wire.BackendRecord.unpack(record.pack()) == record
 
 
@@ -226,10 +207,10 @@ def test_backends_behind_one_next_hop_are_one_chain() -> None:
 
 def test_a_backend_that_stays_keeps_its_number_and_one_that_left_is_unused() -> None:
     old = plan_for("192.0.2.10", "192.0.2.11")
-    new = plan_for("192.0.2.11", records=old.records)
+    new = plan_for("192.0.2.11", last=old)
     assert new.records[1] == old.records[1]._replace(next_neighbour=wire.NO_INDEX)
     assert new.records[0].state is BackendCode.UNUSED
-    again = plan_for("192.0.2.11", "192.0.2.12", records=new.records)
+    again = plan_for("192.0.2.11", "192.0.2.12", last=new)
     assert again.records[0].generation == 1
 
 
@@ -251,51 +232,6 @@ def test_a_reservation_that_cannot_be_is_refused(nat_port: int, flows: int, mess
     item = Reservation(Endpoint(IPv4Address("198.51.100.7"), 5555), nat_port)
     with pytest.raises(InvalidValueError, match=message):
         plan_for(reservations=(item,), max_flows=flows)
-
-
-@pytest.mark.parametrize("kind", list(Hash))
-def test_flags_are_numbers_and_ranges_only(kind: Hash) -> None:
-    plan = plan_for(hash=kind, ports=(PortRange(53, 53), PortRange(80, 90)))
-    flags = dict(item[2:].split("=", 1) for item in constants(plan, shares_ports=True))
-    assert flags["SERVICE_PORTS(RANGE)"] == "RANGE(53, 53) RANGE(80, 90)"
-    assert flags["UNREPLIED_TICKS"] == "447"
-    assert flags["ANSWERED_TICKS"] == "1788"
-    for value in flags.values():
-        assert set(value) <= set("0123456789ULRANGE(), ")
-
-
-def test_short_timeouts_shorten_the_refresh() -> None:
-    flags = constants(plan_for(timeouts=Timeouts(unreplied=1)), shares_ports=False)
-    assert "-DREFRESH_TICKS=3" in flags
-
-
-def test_ports_are_shared_where_the_host_may_have_them() -> None:
-    assert shares_ports((PortRange(1, 65535),), EPHEMERAL)
-    assert not shares_ports((PortRange(53, 53), PortRange(5000, 5100)), EPHEMERAL)
-
-
-def _state() -> State:
-    machine = FakeMachine()
-    Balancer(machine).up(
-        request(reservations=(Reservation(Endpoint(IPv4Address("198.51.100.7"), 5), 6666),))
-    )
-    return machine.loaded[0][1]
-
-
-def test_a_state_survives_as_text() -> None:
-    state = _state()
-    assert State.from_bytes(state.to_bytes() + b"\0\0\0") == state
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"format": FORMAT - 1}, {"format": FORMAT + 1}, {"layout": {}}],
-    ids=["older", "newer", "layout"],
-)
-def test_a_state_of_another_version_is_refused(change: dict[str, Any]) -> None:
-    text = json.dumps({**json.loads(_state().to_bytes()), **change}).encode()
-    with pytest.raises(TableError, match="records are of version"):
-        State.from_bytes(text)
 
 
 def test_the_json_has_the_promised_keys() -> None:

@@ -12,7 +12,7 @@ from xdplb import live
 from xdplb.balancer import Balancer
 from xdplb.cli.params import BACKEND
 from xdplb.errors import NotReadyError
-from xdplb.model import MAX_WEIGHT
+from xdplb.model import MAX_WEIGHT, names
 from xdplb.render import backends_to_json, backends_to_text
 
 if TYPE_CHECKING:
@@ -24,6 +24,10 @@ _LOOK_EVERY_S: Final = 0.5
 
 _iface = click.option(
     "--iface", metavar="NAME", help="The balancer on this interface.  [default: the only one]"
+)
+
+_service = click.option(
+    "--service", metavar="NAME", help="Only for this service, by its name or address."
 )
 
 
@@ -78,7 +82,8 @@ def list_(*, iface: str | None, as_json: bool) -> None:
     help="Its share of new flows, relative to the others'.",
 )  # fmt: skip
 @_iface
-def add(*, which: Backend, weight: int, iface: str | None) -> None:
+@_service
+def add(*, which: Backend, weight: int, iface: str | None, service: str | None) -> None:
     """Add a backend: its share of new flows goes there at once.
 
     \b
@@ -87,7 +92,7 @@ def add(*, which: Backend, weight: int, iface: str | None) -> None:
         xdplb backend add 192.0.2.12:5353 --weight 2
     """
     new = replace(which, weight=weight)
-    change = _with_balancer(lambda balancer: balancer.add_backend(new, iface))
+    change = _with_balancer(lambda balancer: balancer.add_backend(new, iface, service))
     late = "" if change.resolved else "  (nobody has answered for it yet)"
     click.echo(f"added: {new}{late}")
 
@@ -95,14 +100,15 @@ def add(*, which: Backend, weight: int, iface: str | None) -> None:
 @backend.command()
 @click.argument("which", metavar="ADDR[:PORT]", type=BACKEND)
 @_iface
-def remove(*, which: Backend, iface: str | None) -> None:
+@_service
+def remove(*, which: Backend, iface: str | None, service: str | None) -> None:
     """Remove a backend: its flows go to another one with their next packet.
 
     \b
     Example:
         xdplb backend remove 192.0.2.12
     """
-    _with_balancer(lambda balancer: balancer.remove_backend(which, iface))
+    _with_balancer(lambda balancer: balancer.remove_backend(which, iface, service))
     click.echo(f"removed: {which}")
 
 
@@ -110,38 +116,40 @@ def remove(*, which: Backend, iface: str | None) -> None:
 @click.argument("which", metavar="ADDR[:PORT]", type=BACKEND)
 @click.option("--wait", is_flag=True, help="Wait until its last flow has gone.")
 @_iface
-def drain(*, which: Backend, wait: bool, iface: str | None) -> None:
+@_service
+def drain(*, which: Backend, wait: bool, iface: str | None, service: str | None) -> None:
     """Give a backend no new flows; those it has go on.
 
     \b
     Example:
         xdplb backend drain 192.0.2.12 --wait
     """
-    _with_balancer(lambda balancer: balancer.edit_backend(which, live.drain, iface))
+    _with_balancer(lambda balancer: balancer.edit_backend(which, live.drain, iface, service))
     click.echo(f"drains: {which}")
     if wait:
-        _with_balancer(lambda balancer: _wait(balancer, which, iface))
+        _with_balancer(lambda balancer: _wait(balancer, which, iface, service))
         click.echo(f"drained: {which}")
 
 
-def _wait(balancer: Balancer, which: Backend, iface: str | None) -> None:
+def _wait(balancer: Balancer, which: Backend, iface: str | None, service: str | None) -> None:
     """Return when the backend has no flow left; show how many have gone meanwhile."""
-    first = _flows(balancer, which, iface)
+    first = _flows(balancer, which, iface, service)
     with click.progressbar(length=first, label=f"{which}", show_pos=True) as bar:
         left = first
         while left:
             time.sleep(_LOOK_EVERY_S)
-            now = _flows(balancer, which, iface)
+            now = _flows(balancer, which, iface, service)
             bar.update(max(left - now, 0))
             left = now
 
 
-def _flows(balancer: Balancer, which: Backend, iface: str | None) -> int:
+def _flows(balancer: Balancer, which: Backend, iface: str | None, service: str | None) -> int:
     return sum(
         item.flows
         for status in _matching(balancer.status(), iface)
-        for service in status.services
-        for item in service.backends
+        for one in status.services
+        if service is None or names(service, one.name, one.address)
+        for item in one.backends
         if (item.backend.address, item.backend.port) == (which.address, which.port)
     )
 
@@ -149,14 +157,15 @@ def _flows(balancer: Balancer, which: Backend, iface: str | None) -> int:
 @backend.command()
 @click.argument("which", metavar="ADDR[:PORT]", type=BACKEND)
 @_iface
-def undrain(*, which: Backend, iface: str | None) -> None:
+@_service
+def undrain(*, which: Backend, iface: str | None, service: str | None) -> None:
     """Give a backend new flows again.
 
     \b
     Example:
         xdplb backend undrain 192.0.2.12
     """
-    _with_balancer(lambda balancer: balancer.edit_backend(which, live.undrain, iface))
+    _with_balancer(lambda balancer: balancer.edit_backend(which, live.undrain, iface, service))
     click.echo(f"takes new flows: {which}")
 
 
@@ -164,7 +173,8 @@ def undrain(*, which: Backend, iface: str | None) -> None:
 @click.argument("which", metavar="ADDR[:PORT]", type=BACKEND)
 @click.argument("value", metavar="N", type=click.IntRange(0, MAX_WEIGHT))
 @_iface
-def weight(*, which: Backend, value: int, iface: str | None) -> None:
+@_service
+def weight(*, which: Backend, value: int, iface: str | None, service: str | None) -> None:
     """Set a backend's share of new flows, relative to the others' weights.
 
     \b
@@ -172,6 +182,8 @@ def weight(*, which: Backend, value: int, iface: str | None) -> None:
         xdplb backend weight 192.0.2.12 3
     """
     _with_balancer(
-        lambda balancer: balancer.edit_backend(which, lambda it: replace(it, weight=value), iface)
+        lambda balancer: balancer.edit_backend(
+            which, lambda it: replace(it, weight=value), iface, service
+        )
     )
     click.echo(f"weight {value}: {which}")

@@ -19,14 +19,16 @@ from xdplb.model import (
     IPV4,
     Hash,
     Mode,
+    OnDown,
     Protocol,
-    Request,
     Timeouts,
 )
 from xdplb.render import to_json, to_text
+from xdplb.request import simple_request
 
 if TYPE_CHECKING:
     from xdplb.model import Address, Backend, PortRange, Reservation
+    from xdplb.request import Service
     from xdplb.startup import Report
 
 SECONDS = click.IntRange(1, 86400)
@@ -106,6 +108,12 @@ SECONDS = click.IntRange(1, 86400)
     help="The same for one that is not yet, or no longer, established.",
 )  # fmt: skip
 @click.option(
+    "--on-down", type=click.Choice([item.value for item in OnDown]),
+    default=OnDown.REHASH.value, show_default=True,
+    help="What becomes of the flows of a backend that is down: another one takes them, or their "
+    "packets are dropped until it is back.",
+)  # fmt: skip
+@click.option(
     "--vlan/--no-vlan", default=True, show_default=True,
     help="Balance frames with VLAN tags, too; without, they are left to the kernel.",
 )  # fmt: skip
@@ -126,6 +134,7 @@ def up(  # noqa: PLR0913 - one argument for each option
     unreplied_s: int,
     established_s: int,
     transitory_s: int,
+    on_down: str,
     vlan: bool,
 ) -> None:
     """Start balancing, or change a balancer that runs and keep its flows.
@@ -139,10 +148,10 @@ def up(  # noqa: PLR0913 - one argument for each option
         xdplb up --iface eth0 --protocol tcp --port 443 --backend 192.0.2.10
         xdplb up --iface eth0 --backend 2001:db8::10 --backend [2001:db8::11]:5353
     """
-    request = Request(
-        interfaces=ifaces,
-        backends=backends,
-        services=services,
+    request = simple_request(
+        ifaces,
+        backends,
+        services,
         protocols=tuple(Protocol(item) for item in protocols),
         ports=ports or ALL_PORTS,
         hash=Hash(hash_kind),
@@ -151,6 +160,7 @@ def up(  # noqa: PLR0913 - one argument for each option
         max_flows=max_flows,
         nat_ports=nat_ports,
         timeouts=Timeouts(unreplied_s, answered_s, transitory_s, established_s),
+        on_down=OnDown(on_down),
         vlan=vlan,
         max_client_flows=max_client_flows,
     )
@@ -160,22 +170,24 @@ def up(  # noqa: PLR0913 - one argument for each option
     from xdplb.kernel.machine import Machine  # noqa: PLC0415 - while the compiler warms up
 
     with Machine(compiler) as machine:
-        _say_up(Balancer(machine).up(request), request)
+        _say_up(Balancer(machine).up(request))
 
 
-def _say_up(report: Report, request: Request) -> None:
+def _say_up(report: Report) -> None:
     for note in report.notes:
         click.echo(f"note: {note}", err=True)
     on = ", ".join(f"{item.name} ({item.mode})" for item in report.interfaces)
     verb = "changed" if report.replaced else "up"
-    protocols = " and ".join(request.protocols)
+    together: dict[tuple[Address, tuple[Backend, ...]], list[Service]] = {}
     for service in report.services:
-        click.echo(f"{verb}: {service} {protocols} on {on}")
-        asked_by = "ARP" if service.version == IPV4 else "neighbour discovery"
-        for backend in request.backends:
-            if backend.address.version == service.version:
-                late = f"  (no answer to {asked_by} yet)" if backend in report.unresolved else ""
-                click.echo(f"  -> {backend}{late}")
+        together.setdefault((service.dialled, service.backends), []).append(service)
+    for (address, backends), services in together.items():
+        protocols = " and ".join(dict.fromkeys(item.protocol for item in services))
+        click.echo(f"{verb}: {address} {protocols} on {on}")
+        asked_by = "ARP" if address.version == IPV4 else "neighbour discovery"
+        for backend in backends:
+            late = f"  (no answer to {asked_by} yet)" if backend in report.unresolved else ""
+            click.echo(f"  -> {backend}{late}")
 
 
 @click.command()

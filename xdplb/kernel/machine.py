@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from xdplb import source
 from xdplb.errors import PrivilegeError, TableError
 from xdplb.facts import Running, Usage
-from xdplb.kernel import clock, libbpf, netns, program, reservations, tables
+from xdplb.kernel import clock, flows, libbpf, netns, program, reservations, tables
 from xdplb.kernel.closing import Closing
 from xdplb.kernel.compiler import Compiler, ObjectCode
 from xdplb.wire import BackendCode
@@ -275,12 +275,26 @@ class Machine(Closing):
             if gone:  # else reserved flows stay where they are, like all others
                 reservations.reserve(every, [plan], running)
 
+    def end_services(self, program_id: int, plan: Plan) -> None:
+        """End the flows of the services that a plan has removed."""
+        gone = {(item.service.dialled, item.number): item.service.ports for item in plan.removed}
+        with self._maps(program_id) as every:
+            flows.end(
+                every.of(plan.version),
+                plan.pool,
+                plan.records,
+                clock.ticks(),
+                lambda key: any(
+                    key.service_port in ports for ports in gone.get((key.service, key.number), ())
+                ),
+            )
+
     def usage(self, running: Running, version: int) -> Usage:
         """The counters of a running balancer for one IP version."""
         with self._maps(running.program_id) as every:
             maps = every.of(version)
             return Usage(
-                flows=dict(tables.flows_by_backend(maps, running.state, clock.ticks())),
+                flows=dict(tables.flows_by_backend(maps, running, clock.ticks())),
                 traffic={
                     number: tables.read_stats(maps, number)
                     for number in range(len(running.records[version]))

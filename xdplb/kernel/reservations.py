@@ -59,7 +59,12 @@ def _change(maps: Maps, plan: Plan, old: Running | None) -> _Change:
     wanted = {item.key: item for item in plan.reserved}
     keys = reservation_keys(old.state, plan.version) if old else []
     there = {key: value for key in keys if (value := _value(maps, key)) is not None}
-    changed = [item for item in plan.reserved if there.get(item.key) != item.value]
+    changed = [
+        item
+        for item in plan.reserved
+        if there.get(item.key) != item.value
+        or tables.read_flow(maps, item.index).owner.generation != item.flow.owner.generation
+    ]
     return _Change(
         maps=maps,
         plan=plan,
@@ -77,10 +82,9 @@ def reservation_keys(state: State, version: int) -> list[ClientKey]:
     """What a balancer's reservations of one IP version are found by."""
     side = state.side(version)
     return [
-        ClientKey(item.client.address, item.client.port, side.service, 0, protocol)
-        for protocol in state.protocols
-        for item in state.reservations
-        if side is not None and item.client.address.version == version
+        ClientKey(item.client.address, item.client.port, one.service.dialled, 0, one.number)
+        for one in (side.services if side else ())
+        for item in one.service.reservations
     ]
 
 

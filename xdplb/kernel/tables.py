@@ -13,15 +13,19 @@ from xdplb import wire
 from xdplb.errors import LoadError, TableError
 from xdplb.kernel import libbpf
 from xdplb.kernel.program import META, Descriptors, Maps, map_name
+from xdplb.model import MAX_PORT
+from xdplb.plan import TABLES_PER_SERVICE
 from xdplb.selection import MAGLEV_SIZE
 from xdplb.state import State, interface_indexes
-from xdplb.wire import SERVICE_NUMBER, BackendCode, BackendRecord, FlowCode, StatsRecord
+from xdplb.wire import BackendCode, BackendRecord, FlowCode, ServiceRecord, StatsRecord
 
 if TYPE_CHECKING:
+    from array import array
     from collections.abc import Mapping, Sequence
 
+    from xdplb.facts import Running
     from xdplb.kernel.compiler import ObjectCode
-    from xdplb.model import Protocol
+    from xdplb.model import Timeouts
     from xdplb.plan import Plan
 
 KEPT: Final = (
@@ -34,7 +38,10 @@ _HASHES: Final = frozenset({"client_port", "next_hops"})
 _PER_CPU: Final = frozenset({"verdicts", "backend_stats", "reply_limits"})
 _FRAGMENTED_DATAGRAMS: Final = 8192
 _MAGLEV_BYTES: Final = 2 * (MAGLEV_SIZE + 1)
-_TABLES_PER_SERVICE: Final = 2
+_BLOCKS_PER_ADDRESS: Final = 2 * (MAX_PORT + 1) // wire.PORT_BLOCK
+_DECLARED_SHORTER: Final = {"maglev": _MAGLEV_BYTES, "service_ports": wire.PORT_BLOCK}
+"""Bytes of the values of which the program declares only the first number."""
+
 _CLIENT_ROWS: Final = 2
 _CHUNK: Final = 1 << 16
 _META_ROOM: Final = 1 << 14
@@ -42,6 +49,7 @@ _POSSIBLE_CPUS: Final = Path("/sys/devices/system/cpu/possible")
 
 
 def _entries(plan: Plan) -> dict[str, int]:
+    services = max(item.number for item in plan.services) + 1
     return {
         "backends": plan.room,
         "client_port": plan.capacity,
@@ -49,8 +57,10 @@ def _entries(plan: Plan) -> dict[str, int]:
         "client_flows": _CLIENT_ROWS * plan.client_counters,
         "backend_ports": plan.room,
         "next_hops": plan.room,
-        "services": len(SERVICE_NUMBER),
-        "maglev": _TABLES_PER_SERVICE * len(SERVICE_NUMBER),
+        "services": services,
+        "maglev": TABLES_PER_SERVICE * services,
+        "addresses": len(plan.addresses),
+        "service_ports": len(plan.addresses) * _BLOCKS_PER_ADDRESS,
         "interfaces": len(plan.facts.ports),
         "fragments": _FRAGMENTED_DATAGRAMS,
         "backend_stats": plan.room,
@@ -103,7 +113,7 @@ def _create_side(maps: Maps, plan: Plan, code: ObjectCode, kept: Maps | None) ->
         for name, kind in code.maps.items():
             if name in maps:
                 continue
-            value_size = _MAGLEV_BYTES if name == "maglev" else kind.value_size
+            value_size = _DECLARED_SHORTER.get(name, kind.value_size)
             wanted = entries.get(name, kind.entries)
             old = kept[name] if kept is not None and name in KEPT and name in kept else None
             if old is not None:
@@ -173,16 +183,18 @@ def fill(maps: Maps, plan: Plan) -> None:
     for address, number in plan.next_hops.items():
         libbpf.update(maps["next_hops"], address.packed, wire.U32.pack(number))
     _write_array(maps["interfaces"], plan.interface_records())
-    for protocol in plan.tables:
-        _write_table(maps, plan, protocol, SERVICE_NUMBER[protocol] * _TABLES_PER_SERVICE)
+    if plan.has_many:
+        _write_array(maps["addresses"], [address.packed for address in plan.addresses])
+        _write_array(maps["service_ports"], plan.port_blocks())
+    for number, record in plan.service_records().items():
+        _write_table(maps, number, record, plan.tables[number])
 
 
-def _write_table(maps: Maps, plan: Plan, protocol: Protocol, number: int) -> None:
-    """Write a Maglev table, and then that it is the one that counts."""
-    data = plan.tables[protocol].tobytes().ljust(_MAGLEV_BYTES, b"\0")
-    libbpf.update(maps["maglev"], wire.U32.pack(number), data)
-    service = wire.U32.pack(SERVICE_NUMBER[protocol])
-    libbpf.update(maps["services"], service, wire.service_record(number))
+def _write_table(maps: Maps, number: int, record: ServiceRecord, table: array[int]) -> None:
+    """Write the Maglev table of service ``number``, and then that it is the one that counts."""
+    data = table.tobytes().ljust(_MAGLEV_BYTES, b"\0")
+    libbpf.update(maps["maglev"], wire.U32.pack(record.table), data)
+    libbpf.update(maps["services"], wire.U32.pack(number), record.pack())
 
 
 def change(maps: Maps, plan: Plan, old: Sequence[BackendRecord]) -> None:
@@ -204,10 +216,9 @@ def change(maps: Maps, plan: Plan, old: Sequence[BackendRecord]) -> None:
         _write_array(maps["backend_ports"], [bucket.pack() for bucket in plan.buckets()])
     for address, number in plan.next_hops.items():
         libbpf.update(maps["next_hops"], address.packed, wire.U32.pack(number))
-    for protocol in plan.tables:
-        first = SERVICE_NUMBER[protocol] * _TABLES_PER_SERVICE
-        counts = active_table(maps, protocol)
-        _write_table(maps, plan, protocol, first + (1 if counts == first else 0))
+    for number, service in plan.service_records().items():
+        idle = service.table + (active_table(maps, number) == service.table)
+        _write_table(maps, number, service._replace(table=idle), plan.tables[number])
     for number, record in differing:
         if record.state is BackendCode.UNUSED:
             write_backend(maps, number, record)
@@ -215,15 +226,14 @@ def change(maps: Maps, plan: Plan, old: Sequence[BackendRecord]) -> None:
 
 def _place(record: BackendRecord) -> tuple[object, ...]:
     """What ``backend_ports`` knows of a backend."""
-    return record.protocol, record.address, record.slot_first, record.slot_count
+    return record.protocol, record.address, record.local, record.slot_first, record.slot_count
 
 
-def active_table(maps: Maps, protocol: Protocol) -> int:
-    """Which Maglev table of a service counts."""
+def active_table(maps: Maps, number: int) -> int:
+    """Which Maglev table of service ``number`` counts."""
     size = wire.SIZES[maps.version]["service"]
-    service = wire.U32.pack(SERVICE_NUMBER[protocol])
-    record = libbpf.lookup(maps["services"], service, size) or bytes(size)
-    return int(wire.U32.unpack(record[: wire.U32.size])[0])
+    record = libbpf.lookup(maps["services"], wire.U32.pack(number), size) or bytes(size)
+    return ServiceRecord.unpack(record).table
 
 
 def _write_array(fd: int, records: Sequence[bytes]) -> None:
@@ -231,29 +241,40 @@ def _write_array(fd: int, records: Sequence[bytes]) -> None:
     libbpf.update_batch(fd, keys, b"".join(records), len(records))
 
 
-def flows_by_backend(maps: Maps, state: State, now: int) -> Counter[int]:
+def flows_by_backend(maps: Maps, running: Running, now: int) -> Counter[int]:
     """Count the flows that have not timed out, by backend number.
 
     The map is read where it lies, one word of each record: a million take 0.2 s.
 
     Args:
         maps: The balancer's.
-        state: Its description, for the timeouts.
+        running: What it knows of itself, for the timeouts.
         now: The time in ticks.
     """
-    limits = {
-        int(code): round(seconds * wire.TICKS_PER_S)
-        for code, seconds in wire.idle_limits(state.timeouts).items()
+    side = running.state.side(maps.version)
+    by_service = {
+        item.number: _idle_ticks(item.service.timeouts) for item in (side.services if side else ())
     }
-    limits[int(FlowCode.RESERVED)] = 1 << 32
+    limits = [by_service.get(item.service, {}) for item in running.records[maps.version]]
     newest = now + 2  # another CPU may be a tick ahead of the clock that was asked
     live: Counter[int] = Counter()
     record = wire.SIZES[maps.version]["flow"]
-    for word, count in _owner_words(maps["reverse_lookup"], state.capacity, record).items():
-        limit = limits.get(word >> 48 & 0xFF)
+    words = _owner_words(maps["reverse_lookup"], running.state.capacity, record)
+    for word, count in words.items():
+        number = word >> 32 & 0xFFFF
+        limit = limits[number].get(word >> 48 & 0xFF) if number < len(limits) else None
         if limit is not None and (newest - word & 0xFFFFFFFF) <= limit + 2:
-            live[word >> 32 & 0xFFFF] += count
+            live[number] += count
     return live
+
+
+def _idle_ticks(timeouts: Timeouts) -> dict[int, int]:
+    """After how many idle ticks a flow has timed out, by its state."""
+    ticks = {
+        int(code): round(seconds * wire.TICKS_PER_S)
+        for code, seconds in wire.idle_limits(timeouts).items()
+    }
+    return {**ticks, int(FlowCode.RESERVED): 1 << 32}
 
 
 def _owner_words(fd: int, capacity: int, record: int) -> Counter[int]:
@@ -302,7 +323,7 @@ def read_stats(maps: Maps, number: int) -> StatsRecord:
     """The counters of a backend, summed over the CPUs."""
     size = wire.SIZES[maps.version]["backend_stats"] * possible_cpus()
     data = libbpf.lookup(maps["backend_stats"], wire.U32.pack(number), size)
-    return StatsRecord.unpack(data) if data else StatsRecord(0, 0, 0, 0)
+    return StatsRecord.unpack(data) if data else wire.NO_TRAFFIC
 
 
 def read_verdicts(maps: Descriptors, names: Sequence[str]) -> dict[str, int]:
@@ -318,9 +339,10 @@ def read_verdicts(maps: Descriptors, names: Sequence[str]) -> dict[str, int]:
 def read_shares(maps: Maps, state: State) -> Counter[int]:
     """How many entries of its service's Maglev table each backend number has."""
     shares: Counter[int] = Counter()
-    for protocol in state.protocols:
-        number = wire.U32.pack(active_table(maps, protocol))
-        data = libbpf.lookup(maps["maglev"], number, _MAGLEV_BYTES) or b""
+    side = state.side(maps.version)
+    for item in side.services if side else ():
+        table = wire.U32.pack(active_table(maps, item.number))
+        data = libbpf.lookup(maps["maglev"], table, _MAGLEV_BYTES) or b""
         shares.update(memoryview(data).cast("H")[:MAGLEV_SIZE])
     return shares
 
