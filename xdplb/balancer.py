@@ -120,12 +120,27 @@ class Balancer:
         """
         self._machine.require_privileges()
         with self._machine.lock():
-            chosen = self._chosen([interface] if interface else ())
-            if not chosen:
-                raise NotReadyError("no balancer is up", "'xdplb up' starts one")
-            if len(chosen) > 1:
-                raise NotReadyError("several balancers are up", "say which one with --iface NAME")
-            yield chosen[0]
+            yield self._only(interface)
+
+    def _only(self, interface: str | None) -> Running:
+        chosen = self._chosen([interface] if interface else ())
+        if not chosen:
+            raise NotReadyError("no balancer is up", "'xdplb up' starts one")
+        if len(chosen) > 1:
+            raise NotReadyError("several balancers are up", "say which one with --iface NAME")
+        return chosen[0]
+
+    def request(self, interface: str | None = None) -> Request:
+        """What would have to be asked for to get a balancer that runs.
+
+        Args:
+            interface: One that it sits on; None where there is only one balancer.
+
+        Raises:
+            NotReadyError: There is none, or no telling which.
+        """
+        self._machine.require_privileges()
+        return self._only(interface).state.request
 
     def add_backend(
         self, backend: Backend, interface: str | None = None, service: str | None = None

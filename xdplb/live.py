@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from xdplb.model import Address, Backend, PortRange
     from xdplb.plan import Plan
     from xdplb.request import Request, Service
-    from xdplb.state import Side
+    from xdplb.state import Side, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +185,6 @@ def _apply(
     backends: Callable[[Service], tuple[Backend, ...]],
 ) -> Change:
     """Write what is different when ``mine`` of the services have other ``backends``."""
-    version = about.address.version
     before = running.state.request
     request = replace(
         before,
@@ -194,50 +193,80 @@ def _apply(
             for item in before.services
         ),
     )
-    return rewrite(machine, running, request, version, about)
+    unresolved = rewrite(machine, running, request, (about.address.version,))
+    return Change(request.services, about not in unresolved)
 
 
 def rewrite(
-    machine: Machine, running: Running, request: Request, version: int, about: Backend
-) -> Change:
-    """Write what of one IP version is different, where only backends are.
+    machine: Machine, running: Running, request: Request, versions: Sequence[int]
+) -> list[Backend]:
+    """Write what is different, where only backends are.
 
     Args:
         machine: Where.
         running: The balancer.
         request: What it is to be; its services are those that run, with other backends.
-        version: The IP version of these.
-        about: The backend that is new, gone or changed.
+        versions: The IP versions of these.
+
+    Returns:
+        The backends that nobody has answered for yet.
 
     Raises:
         XdplbError: And then nothing is changed.
     """
+    unresolved: list[Backend] = []
+    with ExitStack() as undo:
+        changes = []
+        state = running.state
+        for version in versions:
+            plan, state = _plan(machine, running, state, request, version, undo)
+            changes.append(plan)
+        for plan in changes:
+            machine.change(running, plan, state)
+            unresolved += [
+                target.backend
+                for target, number in plan.numbers.items()
+                if plan.records[number].mac is None
+            ]
+        undo.pop_all()
+    return unresolved
+
+
+def _plan(  # noqa: PLR0913 - all that a plan depends on
+    machine: Machine,
+    running: Running,
+    state: State,
+    request: Request,
+    version: int,
+    undo: ExitStack,
+) -> tuple[Plan, State]:
+    """What is to be written for one IP version, and ``state`` with that."""
     side = running.state.side(version)
     if side is None:
         raise AssertionError(version)
-    with ExitStack() as undo:
-        hops = _hops(machine, running, request, version)
-        watched = watch(machine, hops, running, undo)
-        facts = _facts(running, side, hops, machine.ephemeral_ports())
-        plan = make_plan(request, facts)
-        if len(plan.records) > side.room:
-            raise NotReadyError(
-                f"the balancer has room for {side.room} backends and protocols",
-                "run 'xdplb up' again with all of them: it makes more room and keeps the flows",
-            )
-        known = machine.neighbours([hop.ifindex for hop in hops.values()])
-        plan = with_macs(replace(plan, room=side.room), known)
-        kept = [item for item in running.state.restore if item not in watched]
-        state = replace(
-            running.state,
-            sides=tuple(
-                plan.side if item.version == version else item for item in running.state.sides
-            ),
-            restore=(*kept, *watched),
+    hops = _hops(machine, running, request, version)
+    watched = watch(machine, hops, running, undo)
+    plan = make_plan(request, _facts(running, side, hops, machine.ephemeral_ports()))
+    if len(plan.records) > side.room:
+        raise NoRoomError(side.room)
+    known = machine.neighbours([hop.ifindex for hop in hops.values()])
+    plan = with_macs(replace(plan, room=side.room), known)
+    kept = [item for item in state.restore if item not in watched]
+    return plan, replace(
+        state,
+        sides=tuple(plan.side if item.version == version else item for item in state.sides),
+        restore=(*kept, *watched),
+    )
+
+
+class NoRoomError(NotReadyError):
+    """The running balancer has no room for so many backends."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__(
+            f"the balancer has room for {room} backends and protocols",
+            "run 'xdplb up' again with all of them: it makes more room and keeps the flows",
         )
-        machine.change(running, plan, state)
-        undo.pop_all()
-    return Change(state.services, _is_resolved(plan, about))
 
 
 def _facts(
@@ -258,11 +287,6 @@ def _facts(
         nat_ports=state.nat_ports,
         capacity=state.capacity,
     )
-
-
-def _is_resolved(plan: Plan, about: Backend) -> bool:
-    numbers = [number for target, number in plan.numbers.items() if target.backend == about]
-    return all(plan.records[number].mac is not None for number in numbers)
 
 
 def _hops(

@@ -344,6 +344,25 @@ def _split(
     return changed, notes
 
 
+def facts_of(scene: Scene, version: int) -> Facts:
+    """What a plan for one IP version depends on, as long as no mode is chosen."""
+    mode = scene.old.state.interfaces[0].mode if scene.old else Mode.NATIVE
+    ports = tuple(
+        Port(link.name, link.index, link.mac, mode, redirect=False, mtu=link.mtu)
+        for link in scene.links
+    )
+    return _facts(scene, ports, version)
+
+
+def running_on(machine: Machine, interfaces: Sequence[str]) -> Running | None:
+    """The balancer that these interfaces carry, if any.
+
+    Raises:
+        XdplbError: They carry something else, or several.
+    """
+    return _running_on(machine, [machine.link(name) for name in interfaces])
+
+
 def _facts(scene: Scene, ports: tuple[Port, ...], version: int) -> Facts:
     old = scene.old
     return Facts(
@@ -371,7 +390,10 @@ def describe(plans: Sequence[Plan], namespace: int, restore: Sequence[Restore]) 
     request, facts = plan.request, plan.facts
     return State(
         netns=namespace,
-        interfaces=tuple(AttachedTo(port.name, port.index, port.mode) for port in facts.ports),
+        interfaces=tuple(
+            AttachedTo(port.name, port.index, port.mode, port.mac.hex(":"), port.mtu)
+            for port in facts.ports
+        ),
         sides=tuple(item.side for item in plans),
         hash_keys=facts.hash_keys,
         capacity=plan.capacity,

@@ -12,10 +12,10 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from xdplb import __version__, wire
+from xdplb.config import services_from, services_to
 from xdplb.errors import TableError
 from xdplb.model import Mode, PortRange
 from xdplb.request import Request
-from xdplb.written import from_builtins, to_builtins
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,11 +29,17 @@ _LAYOUT: Final = {f"ipv{version}": sizes for version, sizes in wire.SIZES.items(
 
 @dataclass(frozen=True, slots=True)
 class AttachedTo:
-    """An interface of the balancer, in the order of the slots."""
+    """An interface of the balancer, in the order of the slots.
+
+    Attributes:
+        mac: Its MAC address when the program was compiled; and ``mtu``, bytes of an IP packet.
+    """
 
     name: str
     index: int
     mode: Mode
+    mac: str = ""
+    mtu: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +155,7 @@ class State:
             }
             for side in self.sides
         ]
-        values["services"] = to_builtins(self.services)
+        values["services"] = services_to(self.services)
         return json.dumps({"format": FORMAT, "layout": _LAYOUT, **values}, default=str).encode()
 
     @classmethod
@@ -174,10 +180,12 @@ class State:
         return cls(
             netns=values["netns"],
             interfaces=tuple(
-                AttachedTo(item["name"], item["index"], Mode(item["mode"]))
+                AttachedTo(
+                    item["name"], item["index"], Mode(item["mode"]), item["mac"], item["mtu"]
+                )
                 for item in values["interfaces"]
             ),
-            sides=_sides(values["sides"], from_builtins(values["services"])),
+            sides=_sides(values["sides"], services_from(values["services"])),
             hash_keys=(values["hash_keys"][0], values["hash_keys"][1]),
             capacity=values["capacity"],
             nat_ports=_ranges(values["nat_ports"]),

@@ -269,7 +269,16 @@ def test_a_missing_option_is_named(missing: tuple[str, str]) -> None:
     words = [word for word in GOOD if word not in missing]
     result = _run(*words)
     assert result.exit_code == 2
-    assert f"Missing option '{missing[0]}'" in result.stderr
+    assert f"xdplb: {missing[0]} is missing" in result.stderr
+
+
+def test_a_file_says_everything_alone() -> None:
+    result = _run(*GOOD, "--config", "xdplb.toml")
+    assert result.exit_code == 2
+    assert "--config and --iface exclude each other" in result.stderr
+    result = _run("down", "--iface", "eth0", "--config", "xdplb.toml")
+    assert result.exit_code == 2
+    assert "--config and --iface exclude each other" in result.stderr
 
 
 @pytest.mark.usefixtures("machine")

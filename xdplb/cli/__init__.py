@@ -11,6 +11,7 @@ import click
 from xdplb import __version__
 from xdplb.cli.backend import backend
 from xdplb.cli.commands import down, status, up
+from xdplb.cli.files import apply, check, export
 from xdplb.errors import XdplbError
 
 
@@ -54,7 +55,7 @@ def commands(ctx: click.Context, *, netns: str | None, verbose: bool) -> None:
         enter(netns)
 
 
-for command in (up, status, down, backend):
+for command in (up, status, down, backend, check, apply, export):
     commands.add_command(command)
 
 

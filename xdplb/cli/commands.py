@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from xdplb import source
 from xdplb.balancer import Balancer
+from xdplb.cli.files import FILE, interfaces_of, load
 from xdplb.cli.params import ADDRESS, BACKEND, PORTS, RESERVATION
+from xdplb.cli.starting import say_up
+from xdplb.errors import InvalidValueError
 from xdplb.model import (
     ALL_PORTS,
     DEFAULT_ANSWERED_S,
@@ -16,7 +19,6 @@ from xdplb.model import (
     DEFAULT_MAX_FLOWS,
     DEFAULT_TRANSITORY_S,
     DEFAULT_UNREPLIED_S,
-    IPV4,
     Hash,
     Mode,
     OnDown,
@@ -27,20 +29,26 @@ from xdplb.render import to_json, to_text
 from xdplb.request import simple_request
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from xdplb.model import Address, Backend, PortRange, Reservation
-    from xdplb.request import Service
-    from xdplb.startup import Report
+
+_Value = TypeVar("_Value")
 
 SECONDS = click.IntRange(1, 86400)
 
 
 @click.command()
 @click.option(
-    "--iface", "ifaces", metavar="NAME", multiple=True, required=True,
+    "--config", type=FILE, metavar="FILE",
+    help="Take everything from this file, and nothing else from the command line.",
+)  # fmt: skip
+@click.option(
+    "--iface", "ifaces", metavar="NAME", multiple=True,
     help="Interface to balance on. Repeat it for several.",
 )  # fmt: skip
 @click.option(
-    "--backend", "backends", type=BACKEND, multiple=True, required=True,
+    "--backend", "backends", type=BACKEND, multiple=True,
     help="Server that answers, with its port if it is not the one dialled. Repeat it.",
 )  # fmt: skip
 @click.option(
@@ -117,8 +125,11 @@ SECONDS = click.IntRange(1, 86400)
     "--vlan/--no-vlan", default=True, show_default=True,
     help="Balance frames with VLAN tags, too; without, they are left to the kernel.",
 )  # fmt: skip
+@click.pass_context
 def up(  # noqa: PLR0913 - one argument for each option
+    context: click.Context,
     *,
+    config: Path | None,
     ifaces: tuple[str, ...],
     backends: tuple[Backend, ...],
     services: tuple[Address, ...],
@@ -147,47 +158,64 @@ def up(  # noqa: PLR0913 - one argument for each option
         xdplb up --iface eth0 --port 53 --backend 192.0.2.10:5353
         xdplb up --iface eth0 --protocol tcp --port 443 --backend 192.0.2.10
         xdplb up --iface eth0 --backend 2001:db8::10 --backend [2001:db8::11]:5353
+        xdplb up --config /etc/xdplb/xdplb.toml
     """
-    request = simple_request(
-        ifaces,
-        backends,
-        services,
-        protocols=tuple(Protocol(item) for item in protocols),
-        ports=ports or ALL_PORTS,
-        hash=Hash(hash_kind),
-        mode=Mode(mode),
-        reservations=clients,
-        max_flows=max_flows,
-        nat_ports=nat_ports,
-        timeouts=Timeouts(unreplied_s, answered_s, transitory_s, established_s),
-        on_down=OnDown(on_down),
-        vlan=vlan,
-        max_client_flows=max_client_flows,
-    )
+    if config is not None:
+        _refuse_beside(context, "config")
+        request = load(config)
+    else:
+        request = simple_request(
+            _needed(ifaces, "--iface"),
+            _needed(backends, "--backend"),
+            services,
+            protocols=tuple(Protocol(item) for item in protocols),
+            ports=ports or ALL_PORTS,
+            hash=Hash(hash_kind),
+            mode=Mode(mode),
+            reservations=clients,
+            max_flows=max_flows,
+            nat_ports=nat_ports,
+            timeouts=Timeouts(unreplied_s, answered_s, transitory_s, established_s),
+            on_down=OnDown(on_down),
+            vlan=vlan,
+            max_client_flows=max_client_flows,
+        )
     from xdplb.kernel.compiler import Compiler  # noqa: PLC0415 - not for --help
 
     compiler = Compiler(source.headers())
     from xdplb.kernel.machine import Machine  # noqa: PLC0415 - while the compiler warms up
 
     with Machine(compiler) as machine:
-        _say_up(Balancer(machine).up(request))
+        say_up(Balancer(machine).up(request))
 
 
-def _say_up(report: Report) -> None:
-    for note in report.notes:
-        click.echo(f"note: {note}", err=True)
-    on = ", ".join(f"{item.name} ({item.mode})" for item in report.interfaces)
-    verb = "changed" if report.replaced else "up"
-    together: dict[tuple[Address, tuple[Backend, ...]], list[Service]] = {}
-    for service in report.services:
-        together.setdefault((service.dialled, service.backends), []).append(service)
-    for (address, backends), services in together.items():
-        protocols = " and ".join(dict.fromkeys(item.protocol for item in services))
-        click.echo(f"{verb}: {address} {protocols} on {on}")
-        asked_by = "ARP" if address.version == IPV4 else "neighbour discovery"
-        for backend in backends:
-            late = f"  (no answer to {asked_by} yet)" if backend in report.unresolved else ""
-            click.echo(f"  -> {backend}{late}")
+def _needed(values: tuple[_Value, ...], option: str) -> tuple[_Value, ...]:
+    """What cannot be left out where there is no file.
+
+    Raises:
+        InvalidValueError: It was.
+    """
+    if not values:
+        raise InvalidValueError(
+            f"{option} is missing", "name it, or a file that says everything, with --config"
+        )
+    return values
+
+
+def _refuse_beside(context: click.Context, alone: str) -> None:
+    """Let an option stand alone.
+
+    Raises:
+        InvalidValueError: Another one was given.
+    """
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source_of = context.get_parameter_source(name)
+        if name != alone and source_of is click.core.ParameterSource.COMMANDLINE:
+            raise InvalidValueError(
+                f"--{alone} and {parameter.opts[0]} exclude each other",
+                "write it into the file",
+            )
 
 
 @click.command()
@@ -212,17 +240,22 @@ def status(*, as_json: bool) -> None:
     "--iface", "ifaces", metavar="NAME", multiple=True,
     help="Only the balancer on this interface.  [default: all]",
 )  # fmt: skip
-def down(*, ifaces: tuple[str, ...]) -> None:
+@click.option(
+    "--config", type=FILE, metavar="FILE",
+    help="Only the balancer on the interfaces that this file names.",
+)  # fmt: skip
+def down(*, ifaces: tuple[str, ...], config: Path | None) -> None:
     """Stop balancing, and put back what 'up' changed.
 
     \b
     Example:
         xdplb down
     """
+    names = interfaces_of(config, ifaces)
     from xdplb.kernel.machine import Machine  # noqa: PLC0415 - not for --help
 
     with Machine() as machine:
-        stopped = Balancer(machine).down(ifaces)
+        stopped = Balancer(machine).down(names)
     for item in stopped:
         click.echo(f"down: {', '.join(item.interfaces)} (program {item.program_id})")
     if not stopped:

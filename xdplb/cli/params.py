@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from xdplb.errors import InvalidValueError
-from xdplb.model import ALL_PORTS, Backend, Endpoint, PortRange, Reservation
+from xdplb.parsing import parse_address, parse_backend, parse_ports, parse_reservation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import NoReturn
-
-    from xdplb.model import Address
-
-_BRACKETED: Final = re.compile(r"\[([^\]]*)\](?::(.*))?")
-_NUMBER: Final = re.compile(r"[0-9]{1,9}")
 
 
 class _Value(click.ParamType[Any]):
@@ -37,60 +28,7 @@ class _Value(click.ParamType[Any]):
         return self._parse(value) if isinstance(value, str) else value
 
 
-def _refuse(text: str, what: str, hint: str) -> NoReturn:
-    raise InvalidValueError(f"{text!r} is not {what}", hint)
-
-
-def _address(text: str) -> Address:
-    try:
-        return ip_address(text)
-    except ValueError:
-        _refuse(text, "an IP address", "write it like 192.0.2.10 or 2001:db8::10")
-
-
-def _port(text: str) -> int:
-    if not _NUMBER.fullmatch(text):
-        _refuse(text, "a port", "a port is a number from 1 to 65535")
-    return PortRange(int(text), int(text)).first
-
-
-def _endpoint(text: str) -> tuple[Address, int | None]:
-    """``ADDR`` or ``ADDR:PORT``; an IPv6 address before a port stands in brackets (RFC 3986)."""
-    bracketed = _BRACKETED.fullmatch(text)
-    if bracketed:
-        address, port = bracketed.groups()
-        if ":" not in address:
-            _refuse(text, "an address and a port", "brackets are for IPv6: [2001:db8::10]:53")
-    elif text.count(":") > 1:
-        address, port = text, None
-    else:
-        address, colon, port = text.partition(":")
-        port = port if colon else None
-    return _address(address), None if port is None else _port(port)
-
-
-def _backend(text: str) -> Backend:
-    return Backend(*_endpoint(text))
-
-
-def _ports(text: str) -> PortRange:
-    if text == "all":
-        return ALL_PORTS[0]
-    first, dash, last = text.partition("-")
-    return PortRange(_port(first), _port(last) if dash else _port(first))
-
-
-def _reservation(text: str) -> Reservation:
-    client, equals, nat_port = text.partition("=")
-    address, port = _endpoint(client) if equals else (None, None)
-    if address is None or port is None:
-        _refuse(
-            text, "a reservation", "write it like 192.0.2.7:5555=6666 or [2001:db8::7]:5555=6666"
-        )
-    return Reservation(Endpoint(address, port), _port(nat_port))
-
-
-ADDRESS: Final = _Value("ADDR", _address)
-BACKEND: Final = _Value("ADDR[:PORT]", _backend)
-PORTS: Final = _Value("N|N-M", _ports)
-RESERVATION: Final = _Value("ADDR:PORT=NATPORT", _reservation)
+ADDRESS: Final = _Value("ADDR", parse_address)
+BACKEND: Final = _Value("ADDR[:PORT]", parse_backend)
+PORTS: Final = _Value("N|N-M", parse_ports)
+RESERVATION: Final = _Value("ADDR:PORT=NATPORT", parse_reservation)
