@@ -5,6 +5,7 @@ Plain data with the rules it keeps by itself; ``xdplb.health`` does the asking.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, TypeAlias
@@ -12,7 +13,26 @@ from typing import Final, TypeAlias
 from xdplb.errors import InvalidValueError
 
 MAX_PORT: Final = 65535
+MAX_DATAGRAM: Final = 65507
+"""Bytes that a UDP datagram can carry in an IPv4 packet (RFC 768, RFC 791)."""
+
 DEFAULT_STATUS: Final = "200-399"
+FIRST_STATUS: Final = 100
+LAST_STATUS: Final = 599
+"""The codes that have a class (RFC 9110 15)."""
+
+DNS_TYPES: Final = (
+    *("A", "AAAA", "CAA", "CNAME", "DNSKEY", "DS", "HTTPS", "LOC", "MX"),
+    *("NAPTR", "NS", "PTR", "SOA", "SRV", "SSHFP", "SVCB", "TLSA", "TXT"),
+)
+LAST_DNS_TYPE: Final = 65535
+MAX_LABEL: Final = 63
+MAX_NAME: Final = 253
+"""Characters of a name without its last dot, so that it fits into 255 bytes (RFC 1035 2.3.4)."""
+
+_NUMBERED_TYPE: Final = re.compile(r"TYPE([0-9]{1,5})")
+_STATUS: Final = re.compile(r"([0-9]{3})(?:-([0-9]{3}))?")
+_PATH: Final = re.compile(r"/[!-~]*")
 
 
 class BelowMinimum(StrEnum):
@@ -55,6 +75,70 @@ class HttpCheck:
     body: str = ""
     verify: bool = True
 
+    def __post_init__(self) -> None:
+        """Refuse what no server could be asked, or could never answer.
+
+        Raises:
+            InvalidValueError: With the value, the reason and what to do.
+        """
+        if not self.path.startswith("/"):
+            raise InvalidValueError(
+                f"HTTP path {self.path!r} does not begin with a slash",
+                f"write {'/' + self.path!r}",
+            )
+        if not _PATH.fullmatch(self.path) or "#" in self.path:
+            raise InvalidValueError(
+                f"HTTP path {self.path!r} has a character that no path has",
+                "write spaces and others as %20 (RFC 3986), and leave out what follows a '#'",
+            )
+        if any(not "!" <= letter <= "~" or letter in "/?#@" for letter in self.host):
+            raise InvalidValueError(
+                f"HTTP host {self.host!r} has a character that no host has",
+                "give a name or an address, with a port behind a colon if it needs one; "
+                "a name of other letters in its xn-- form",
+            )
+        _status_ranges(self.status)
+
+    @property
+    def name(self) -> str:
+        """The host without its port and brackets, which is what a certificate is made for."""
+        if self.host.startswith("["):
+            return self.host[1:].partition("]")[0]
+        return self.host.partition(":")[0] if self.host.count(":") == 1 else self.host
+
+    def accepts(self, status: int) -> bool:
+        """Whether an answer with this code is a good one."""
+        return any(status in codes for codes in _status_ranges(self.status))
+
+
+def _status_ranges(text: str) -> tuple[range, ...]:
+    """The codes that ``text`` names.
+
+    Raises:
+        InvalidValueError: It is no list of codes and ranges of them.
+    """
+    found = []
+    for item in text.split(","):
+        codes = _STATUS.fullmatch(item.strip())
+        if codes is None:
+            raise InvalidValueError(
+                f"HTTP status {text!r} is no list of codes",
+                "write 200, or 200-399, or several with commas: 200,301-302",
+            )
+        first, last = int(codes[1]), int(codes[2] or codes[1])
+        for code in (first, last):
+            if not FIRST_STATUS <= code <= LAST_STATUS:
+                raise InvalidValueError(
+                    f"HTTP status {code} is out of range", f"it is {FIRST_STATUS} to {LAST_STATUS}"
+                )
+        if first > last:
+            raise InvalidValueError(
+                f"HTTP status {first}-{last} is empty",
+                f"write the lower code first: {last}-{first}",
+            )
+        found.append(range(first, last + 1))
+    return tuple(found)
+
 
 @dataclass(frozen=True, slots=True)
 class UdpCheck:
@@ -63,6 +147,18 @@ class UdpCheck:
     send: bytes
     expect: bytes = b""
 
+    def __post_init__(self) -> None:
+        """Refuse what is too long to be sent.
+
+        Raises:
+            InvalidValueError: It fits into no datagram.
+        """
+        if len(self.send) > MAX_DATAGRAM:
+            raise InvalidValueError(
+                f"{len(self.send)} bytes to send do not fit into a datagram",
+                f"it carries up to {MAX_DATAGRAM}",
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class DnsCheck:
@@ -70,6 +166,36 @@ class DnsCheck:
 
     name: str
     type: str = "A"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be asked for.
+
+        Raises:
+            InvalidValueError: With the value, the reason and what to do.
+        """
+        if any(not "!" <= letter <= "~" for letter in self.name) or not self.name:
+            raise InvalidValueError(
+                f"DNS name {self.name!r} is no name",
+                "give one such as example.org; one of other letters in its xn-- form",
+            )
+        labels = self.name.removesuffix(".").split(".")
+        if self.name != "." and not all(1 <= len(label) <= MAX_LABEL for label in labels):
+            raise InvalidValueError(
+                f"DNS name {self.name!r} has a part that is empty or too long",
+                f"each part between dots has 1 to {MAX_LABEL} characters",
+            )
+        if len(self.name.removesuffix(".")) > MAX_NAME:
+            raise InvalidValueError(
+                f"DNS name of {len(self.name)} characters is too long", f"it has up to {MAX_NAME}"
+            )
+        numbered = _NUMBERED_TYPE.fullmatch(self.type.upper())
+        if self.type.upper() not in DNS_TYPES and not (
+            numbered and 1 <= int(numbered[1]) <= LAST_DNS_TYPE
+        ):
+            raise InvalidValueError(
+                f"DNS type {self.type!r} is not known",
+                f"it is one of {', '.join(DNS_TYPES)}, or TYPE and a number (RFC 3597)",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +206,22 @@ class ExecCheck:
     """
 
     command: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be run.
+
+        Raises:
+            InvalidValueError: There is no command, or an argument that none can have.
+        """
+        if not self.command or not self.command[0]:
+            raise InvalidValueError(
+                "the command of an exec check is empty", "give a program and its arguments"
+            )
+        if any("\0" in word for word in self.command):
+            raise InvalidValueError(
+                f"the command {self.command[0]!r} of an exec check has a zero byte",
+                "no argument can have one; leave it out",
+            )
 
 
 Check: TypeAlias = IcmpCheck | TcpCheck | HttpCheck | UdpCheck | DnsCheck | ExecCheck
@@ -135,3 +277,8 @@ class Health:
             raise InvalidValueError(
                 f"health port {self.port} is out of range", f"ports are 1 to {MAX_PORT}"
             )
+
+    @property
+    def needs_port(self) -> bool:
+        """Whether a backend can only be asked at a port."""
+        return isinstance(self.check, TcpCheck | HttpCheck | UdpCheck | DnsCheck)
