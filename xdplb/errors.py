@@ -8,6 +8,7 @@
     │   ├── InterfaceNotFoundError
     │   ├── PrivilegeError
     │   ├── BccMissingError
+    │   ├── SurroundingsError
     │   └── UnreachableError
     └── KernelError             4  the kernel said no
         ├── CompileError
@@ -20,6 +21,12 @@ Anything else that is raised is a bug, and shows its traceback (exit code 1).
 """
 
 from __future__ import annotations
+
+import errno
+from typing import Final
+
+_NO_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class XdplbError(Exception):
@@ -63,7 +70,11 @@ class PrivilegeError(NotReadyError):
     """The process may not do what the command needs."""
 
     def __init__(self, what: str) -> None:
-        super().__init__(f"no privilege to {what}", "run it as root, for example with sudo")
+        super().__init__(
+            f"no privilege to {what}",
+            "run it as root, for example with sudo; root of a container or of a user namespace "
+            "needs CAP_SYS_ADMIN and CAP_NET_ADMIN of the machine",
+        )
 
 
 class BccMissingError(NotReadyError):
@@ -76,6 +87,10 @@ class BccMissingError(NotReadyError):
             "'dnf install python3-bcc' (Fedora); a virtual environment needs "
             "--system-site-packages to see it",
         )
+
+
+class SurroundingsError(NotReadyError):
+    """What every process takes for granted is not there."""
 
 
 class UnreachableError(NotReadyError):
@@ -106,3 +121,23 @@ class BusyError(AttachError):
 
 class TableError(KernelError):
     """A map could not be read or written, or is not what it should be."""
+
+
+def surroundings(error: OSError) -> SurroundingsError | None:
+    """What a system call's error says of the process's surroundings; None for any other one."""
+    if error.errno in _NO_FILES:
+        return SurroundingsError(
+            f"the process cannot open what it needs: {error.strerror}",
+            "raise the limit, for example with 'ulimit -n 1024'",
+        )
+    if error.errno in _NO_ROOM:
+        return SurroundingsError(
+            f"the output cannot be written: {error.strerror}",
+            "what the command was asked to do is done; 'xdplb status' shows it",
+        )
+    if f"{error.filename}".startswith(("/proc/", "/sys/")):
+        return SurroundingsError(
+            f"{error.filename} cannot be read: {error.strerror}",
+            "/proc and /sys have to be mounted",
+        )
+    return None

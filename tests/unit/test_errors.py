@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from inspect import getdoc
 
@@ -19,9 +20,11 @@ from xdplb.errors import (
     LoadError,
     NotReadyError,
     PrivilegeError,
+    SurroundingsError,
     TableError,
     UnreachableError,
     XdplbError,
+    surroundings,
 )
 
 CODES = {
@@ -31,6 +34,7 @@ CODES = {
     InterfaceNotFoundError: 3,
     PrivilegeError: 3,
     BccMissingError: 3,
+    SurroundingsError: 3,
     UnreachableError: 3,
     KernelError: 4,
     CompileError: 4,
@@ -77,3 +81,24 @@ def test_an_error_that_words_itself_has_a_hint(error: XdplbError) -> None:
 @pytest.mark.parametrize("error", _defined().values())
 def test_an_error_class_says_what_it_means(error: type[XdplbError]) -> None:
     assert getdoc(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.EMFILE, "too many"), "cannot open what it needs: too many"),
+        (OSError(errno.ENOSPC, "full"), "output cannot be written: full"),
+        (FileNotFoundError(errno.ENOENT, "gone", "/proc/self/status"), "/proc/self/status cannot"),
+        (FileNotFoundError(errno.ENOENT, "gone", "/sys/devices/x"), "/sys/devices/x cannot"),
+    ],
+)
+def test_what_surrounds_the_process_is_named(error: OSError, message: str) -> None:
+    known = surroundings(error)
+    assert known is not None
+    assert message in f"{known}"
+    assert known.hint
+
+
+def test_any_other_error_of_the_system_is_a_bug() -> None:
+    assert surroundings(OSError(errno.EINVAL, "no")) is None
+    assert surroundings(FileNotFoundError(errno.ENOENT, "gone", "/home/proc/x")) is None

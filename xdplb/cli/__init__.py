@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -12,7 +13,10 @@ from xdplb import __version__
 from xdplb.cli.backend import backend
 from xdplb.cli.commands import down, status, up
 from xdplb.cli.files import apply, check, export
-from xdplb.errors import XdplbError
+from xdplb.errors import XdplbError, surroundings
+
+if TYPE_CHECKING:
+    from typing import TextIO
 
 
 class _Group(click.Group):
@@ -22,12 +26,38 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except XdplbError as error:
-            if ctx.params.get("verbose") and error.__cause__ is not None:
-                click.echo(f"cause: {error.__cause__!r}", err=True)
-            click.echo(f"xdplb: {error}", err=True)
-            if error.hint:
-                click.echo(f"  hint: {error.hint}", err=True)
-            ctx.exit(error.exit_code)
+            refused = error
+        except OSError as error:
+            known = surroundings(error)
+            if known is None:
+                raise
+            refused = known
+        _refuse(refused, is_verbose=bool(ctx.params.get("verbose")))
+        ctx.exit(refused.exit_code)
+
+
+def _refuse(error: XdplbError, *, is_verbose: bool) -> None:
+    """Print why a command did not do what it was asked for, if anything can be printed."""
+    lines = [f"xdplb: {error}"]
+    if is_verbose and error.__cause__ is not None:
+        lines.insert(0, f"cause: {error.__cause__!r}")
+    if error.hint:
+        lines.append(f"  hint: {error.hint}")
+    try:
+        click.echo("\n".join(lines), err=True)
+    except OSError:
+        _let_go(sys.stderr)
+    try:
+        click.echo("", nl=False)
+    except OSError:
+        _let_go(sys.stdout)
+
+
+def _let_go(stream: TextIO) -> None:
+    """Forget what a stream could not write: Python would try again, and fail, at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

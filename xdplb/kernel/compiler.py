@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import ctypes
+import errno
 import json
 import os
 import signal
@@ -107,6 +108,8 @@ class Compiler(Closing):
         if self._child.returncode == EXIT_BCC_MISSING:
             raise BccMissingError(lines[-1] if lines else "BCC cannot be loaded")
         if self._child.returncode or not output:
+            if any(os.strerror(errno.EMFILE) in line for line in lines):
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             raise CompileError(
                 "\n".join(["the XDP program does not compile:", *lines[-_LAST_LINES:]]),
                 "this is a fault of xdplb or of this BCC version: please report it",

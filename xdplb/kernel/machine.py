@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xdplb import source
-from xdplb.errors import PrivilegeError, TableError
+from xdplb.errors import PrivilegeError, TableError, surroundings
 from xdplb.facts import Running, Usage
 from xdplb.kernel import clock, flows, libbpf, netns, program, reservations, tables
 from xdplb.kernel.closing import Closing
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from xdplb.state import Restore, State
     from xdplb.wire import BackendRecord
 
-_CAP_NET_ADMIN = 12
-_CAP_SYS_ADMIN = 21
+_CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
 
 
 @contextmanager
@@ -42,6 +41,8 @@ def _refusal(what: str) -> Iterator[None]:
     except PermissionError:
         raise PrivilegeError(what) from None
     except OSError as error:
+        if surroundings(error):
+            raise
         raise TableError(f"cannot {what}: {error.strerror}", "run the command again") from error
 
 
@@ -71,14 +72,20 @@ class Machine(Closing):
     def require_privileges(self) -> None:
         """Refuse to start what cannot be finished.
 
+        CAP_BPF does not do in place of CAP_SYS_ADMIN: opening programs and maps by their
+        number, which is how a running balancer is found, takes the latter (bpf(2)).
+
         Raises:
             PrivilegeError: CAP_SYS_ADMIN or CAP_NET_ADMIN is missing.
         """
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("CapEff:"):
                 effective = int(line.split()[1], 16)
-                if not (effective >> _CAP_SYS_ADMIN) & (effective >> _CAP_NET_ADMIN) & 1:
-                    raise PrivilegeError("use BPF and change interfaces")
+                missing = [name for name, bit in _CAPABILITIES.items() if not effective >> bit & 1]
+                if missing:
+                    raise PrivilegeError(
+                        f"use BPF and change interfaces without {' and '.join(missing)}"
+                    )
 
     def lock(self) -> AbstractContextManager[None]:
         """Be the only one who changes balancers in this namespace."""

@@ -7,7 +7,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Final
 
-from xdplb.errors import AttachError, BusyError, LoadError, PrivilegeError
+from xdplb.errors import AttachError, BusyError, LoadError, PrivilegeError, surroundings
 from xdplb.facts import Attached
 from xdplb.kernel import libbpf
 from xdplb.kernel.joining import join
@@ -102,6 +102,9 @@ def load(code: Mapping[int, ObjectCode], maps: Descriptors) -> int:
     instructions = join(parts[IPV4], parts[IPV6]) if len(parts) > 1 else next(iter(parts.values()))
     fd, log = libbpf.load_program(FUNCTION, instructions)
     if fd < 0:
+        refused = OSError(-fd, os.strerror(-fd))
+        if surroundings(refused):
+            raise refused
         fd, log = libbpf.load_program(FUNCTION, instructions, _LOG_SIZE)
     if fd < 0:
         lines = [line for line in log.splitlines() if line and not line.startswith(";")]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from xdplb import wire
-from xdplb.errors import LoadError, TableError
+from xdplb.errors import LoadError, TableError, surroundings
 from xdplb.kernel import libbpf
 from xdplb.kernel.program import META, Descriptors, Maps, map_name
 from xdplb.model import MAX_PORT
@@ -155,6 +155,8 @@ def _create_one(
     try:
         return libbpf.create_map(kind, map_name(name, version), *sizes, flags=flags, btf=btf)
     except OSError as error:
+        if surroundings(error):
+            raise
         raise LoadError(
             f"the kernel does not create the map {name} of {sizes[2]} entries: {error.strerror}",
             "ask for fewer flows with --max-flows",
@@ -361,6 +363,8 @@ def add_meta(maps: Descriptors, state: State, program_fd: int) -> None:
         libbpf.update(fd, wire.U32.pack(0), text.ljust(size, b"\0"))
         libbpf.bind_map(program_fd, fd)
     except OSError as error:
+        if surroundings(error):
+            raise
         raise LoadError(
             f"the kernel does not keep the balancer's description: {error.strerror}",
             "xdplb needs Linux 5.10 or later",
