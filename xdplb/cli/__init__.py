@@ -33,7 +33,7 @@ class _Group(click.Group):
                 raise
             refused = known
         _refuse(refused, is_verbose=bool(ctx.params.get("verbose")))
-        ctx.exit(refused.exit_code)
+        raise click.exceptions.Exit(refused.exit_code)
 
 
 def _refuse(error: XdplbError, *, is_verbose: bool) -> None:
