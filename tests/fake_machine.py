@@ -92,6 +92,9 @@ class FakeMachine:
         self._step("link")
         return self.links[name]
 
+    def interface_index(self, name: str) -> int | None:
+        return self.links[name].index if name in self.links else None
+
     def interface_name(self, index: int) -> str | None:
         return next((link.name for link in self.links.values() if link.index == index), None)
 
@@ -201,6 +204,10 @@ class FakeMachine:
     def usage(self, running: Running, version: int) -> Usage:
         assert version in running.state.versions
         return self.usages[version]
+
+    def traffic(self, running: Running) -> Mapping[int, Mapping[int, StatsRecord]]:
+        self._step("traffic")
+        return {version: self.usages[version].traffic for version in running.state.versions}
 
     def verdicts(self, running: Running) -> dict[str, int]:
         del running

@@ -122,6 +122,41 @@ def edit(
     )
 
 
+def set_states(
+    machine: Machine, running: Running, state_of: Callable[[Service, Backend], BackendState]
+) -> Request:
+    """Give every backend of every service a state; only what differs is written.
+
+    Args:
+        machine: Where.
+        running: The balancer.
+        state_of: The state of a backend of a service.
+
+    Returns:
+        What runs afterwards.
+
+    Raises:
+        XdplbError: And then nothing is changed.
+    """
+    before = running.state.request
+    after = replace(
+        before,
+        services=tuple(
+            replace(
+                service,
+                backends=tuple(
+                    replace(item, state=state_of(service, item)) for item in service.backends
+                ),
+            )
+            for service in before.services
+        ),
+    )
+    versions = [item for item in before.versions if before.of(item) != after.of(item)]
+    if versions:
+        rewrite(machine, running, after, versions)
+    return after
+
+
 def drain(backend: Backend) -> Backend:
     """Without new flows."""
     return replace(backend, state=BackendState.DRAIN)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from xdplb.model import Address, Mode, PortRange
     from xdplb.plan import Plan
     from xdplb.state import Restore, State
-    from xdplb.wire import BackendRecord
+    from xdplb.wire import BackendRecord, StatsRecord
 
 
 class Machine(Protocol):
@@ -32,6 +32,9 @@ class Machine(Protocol):
 
     def interface_name(self, index: int) -> str | None:
         """What an interface is called now."""
+
+    def interface_index(self, name: str) -> int | None:
+        """The index of an interface; None if there is none of that name."""
 
     def address(self, link: Link, version: int) -> Address:
         """Its first address of an IP version."""
@@ -115,6 +118,9 @@ class Machine(Protocol):
 
     def usage(self, running: Running, version: int) -> Usage:
         """The counters of a running balancer for one IP version."""
+
+    def traffic(self, running: Running) -> Mapping[int, Mapping[int, StatsRecord]]:
+        """What has gone to and come from each backend, by IP version and number."""
 
     def verdicts(self, running: Running) -> dict[str, int]:
         """Packets by verdict."""

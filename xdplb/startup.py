@@ -110,10 +110,7 @@ def survey(machine: Machine, request: Request) -> Scene:
     if IPV6 in request.versions:
         for link in links:
             machine.settle(link)
-    asked = [item.version for item in request.services if item.address is None]
-    request = request.with_addresses(
-        {version: machine.address(links[0], version) for version in dict.fromkeys(asked)}
-    )
+    request = addressed(machine, request, links[0])
     return Scene(
         request=request,
         links=links,
@@ -122,6 +119,16 @@ def survey(machine: Machine, request: Request) -> Scene:
         hops=_hops(machine, request, links),
         ephemeral=machine.ephemeral_ports(),
     )
+
+
+def addressed(machine: Machine, request: Request, link: Link) -> Request:
+    """The request with an address for each service: the interface's own where none is named.
+
+    Raises:
+        XdplbError: The interface has none, or it does not fit.
+    """
+    asked = dict.fromkeys(item.version for item in request.services if item.address is None)
+    return request.with_addresses({version: machine.address(link, version) for version in asked})
 
 
 def _running_on(machine: Machine, links: Sequence[Link]) -> Running | None:

@@ -13,6 +13,7 @@ from xdplb import __version__
 from xdplb.cli.backend import backend
 from xdplb.cli.commands import down, status, up
 from xdplb.cli.files import apply, check, export
+from xdplb.cli.run import run
 from xdplb.errors import XdplbError, surroundings
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def commands(ctx: click.Context, *, netns: str | None, verbose: bool) -> None:
         enter(netns)
 
 
-for command in (up, status, down, backend, check, apply, export):
+for command in (up, status, down, backend, check, apply, export, run):
     commands.add_command(command)
 
 

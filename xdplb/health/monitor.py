@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 from xdplb.errors import InvalidValueError
@@ -37,11 +37,16 @@ class Probe(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Watched(Generic[_Key]):
-    """A backend to watch, under a name of the caller's."""
+    """A backend to watch, under a name of the caller's.
+
+    Attributes:
+        healthy: What it is taken for when it is watched for the first time.
+    """
 
     key: _Key
     target: Target
     health: Health
+    healthy: bool = field(default=True, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +108,9 @@ class Monitor(Generic[_Key]):
 
         One that is the same as before keeps its tally and its times. One at the same target that
         is to be asked otherwise stays as healthy as it is, and is counted anew. Any other is new,
-        and healthy; if it takes the key of one that was down, that is a change. The first
-        questions to new ones are spread over their intervals. One without a check is never asked,
-        and healthy.
+        and as healthy as it says; if it takes the key of one that was down, that is a change. The
+        first questions to new ones are spread over their intervals. One without a check is never
+        asked, and healthy.
 
         Raises:
             InvalidValueError: A key is there twice. Nothing has changed then.
@@ -166,11 +171,13 @@ class Monitor(Generic[_Key]):
     def _made_of(self, item: Watched[_Key], old: _Watch[_Key] | None) -> _Watch[_Key]:
         """A watch that begins, with what still holds of the one that had its key."""
         now = asyncio.get_running_loop().time()
-        tally = Tally(item.health.rise, item.health.fall, since=now)
+        healthy = item.healthy or item.health.check is None
+        tally = Tally(item.health.rise, item.health.fall, since=now, healthy=healthy)
         if old is not None and old.item.target == item.target and item.health.check is not None:
             was = old.tally
             tally.healthy, tally.since, tally.reason = was.healthy, was.since, was.reason
         elif old is not None and not old.tally.healthy:
+            tally.healthy = True
             self.events.put_nowait(Event(item.key, healthy=True, reason="watched anew", at=now))
         return _Watch(item, tally, asyncio.Event())
 

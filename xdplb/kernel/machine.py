@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
     from xdplb.facts import Attached, Link, Neighbour, Prepared, Split, Way
     from xdplb.kernel.links import Network
-    from xdplb.kernel.program import Descriptors
+    from xdplb.kernel.program import Descriptors, Maps
     from xdplb.model import Address, Mode, PortRange
     from xdplb.plan import Plan
     from xdplb.state import Restore, State
-    from xdplb.wire import BackendRecord
+    from xdplb.wire import BackendRecord, StatsRecord
 
 _CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
 
@@ -44,6 +44,13 @@ def _refusal(what: str) -> Iterator[None]:
         if surroundings(error):
             raise
         raise TableError(f"cannot {what}: {error.strerror}", "run the command again") from error
+
+
+def _traffic(maps: Maps, running: Running) -> dict[int, StatsRecord]:
+    return {
+        number: tables.read_stats(maps, number)
+        for number in range(len(running.records[maps.version]))
+    }
 
 
 class Machine(Closing):
@@ -100,6 +107,10 @@ class Machine(Closing):
     def interface_name(self, index: int) -> str | None:
         """What the interface is called now; None if it is not in this namespace."""
         return netns.interface_name(index)
+
+    def interface_index(self, name: str) -> int | None:
+        """The index of an interface; None if it is not in this namespace."""
+        return netns.interface_index(name)
 
     def address(self, link: Link, version: int) -> Address:
         """Its first address of an IP version."""
@@ -302,12 +313,16 @@ class Machine(Closing):
             maps = every.of(version)
             return Usage(
                 flows=dict(tables.flows_by_backend(maps, running, clock.ticks())),
-                traffic={
-                    number: tables.read_stats(maps, number)
-                    for number in range(len(running.records[version]))
-                },
+                traffic=_traffic(maps, running),
                 shares=dict(tables.read_shares(maps, running.state)),
             )
+
+    def traffic(self, running: Running) -> Mapping[int, Mapping[int, StatsRecord]]:
+        """What has gone to and come from each backend, by IP version and number."""
+        with self._maps(running.program_id) as every:
+            return {
+                version: _traffic(every.of(version), running) for version in running.state.versions
+            }
 
     def verdicts(self, running: Running) -> dict[str, int]:
         """Packets by verdict."""

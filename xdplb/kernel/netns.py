@@ -118,6 +118,14 @@ def interface_name(index: int) -> str | None:
         return None
 
 
+def interface_index(name: str) -> int | None:
+    """The index of the interface with that name; None if it is not here."""
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:
+        return None
+
+
 def ephemeral_ports() -> PortRange:
     """The ports that the host takes for its own connections, in this namespace."""
     first, last = _EPHEMERAL.read_text().split()

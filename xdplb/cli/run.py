@@ -1,0 +1,99 @@
+"""``run``: the agent, in the foreground."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from xdplb.cli.files import FILE, load
+from xdplb.errors import InvalidValueError, NotReadyError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from xdplb.request import Request
+
+_LEVELS = {logging.WARNING: 4, logging.INFO: 6}
+"""Those of syslog, as systemd's journal takes them at the beginning of a line."""
+
+
+class _Formatter(logging.Formatter):
+    """Plain lines; with their level in front where the journal reads them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line."""
+        text = record.getMessage()
+        if "JOURNAL_STREAM" in os.environ:
+            return f"<{_LEVELS.get(record.levelno, 5)}>{text}"
+        return f"xdplb: {text}"
+
+
+@click.command()
+@click.option("--config", type=FILE, metavar="FILE", help="Make what this file says run, first.")
+@click.option(
+    "--iface", metavar="NAME", help="The balancer on this interface.  [default: the only one]"
+)
+def run(*, config: Path | None, iface: str | None) -> None:
+    """Look after a balancer: check backends, follow interfaces; SIGHUP reads the file again.
+
+    Forwarding does not need it. It may end at any time, and goes on where it was when it is
+    started again.
+
+    \b
+    Example:
+        xdplb run --config /etc/xdplb/xdplb.toml
+        xdplb run
+    """
+    if config is not None and iface is not None:
+        raise InvalidValueError(
+            "--config and --iface exclude each other", "the file names the interfaces"
+        )
+    read = _reader(config)
+    if read is not None:
+        read()  # what is wrong with it is said before anything else
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    with _only_one(f"{config.resolve()}" if config is not None else iface or ""):
+        asyncio.run(_main(read, iface))
+
+
+def _reader(config: Path | None) -> Callable[[], Request] | None:
+    return None if config is None else lambda: load(config)
+
+
+async def _main(read: Callable[[], Request] | None, iface: str | None) -> None:
+    from xdplb.agent.agent import Agent  # noqa: PLC0415 - not for --help
+    from xdplb.agent.notify import Notifier  # noqa: PLC0415 - not for --help
+    from xdplb.kernel.events import Events  # noqa: PLC0415 - not for --help
+    from xdplb.kernel.machine import Machine  # noqa: PLC0415 - not for --help
+
+    with Events() as events:
+        await Agent(Machine, Notifier(), read=read, iface=iface, events=events).run()
+
+
+def _only_one(name: str) -> socket.socket:
+    """A name in the network namespace that one process can have, for as long as it lives.
+
+    Raises:
+        NotReadyError: Another one has it.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        sock.bind(f"\0xdplb-run:{name}"[:100])
+    except OSError as error:
+        sock.close()
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise NotReadyError(
+            "another 'xdplb run' looks after this balancer", "one is enough; end it first"
+        ) from error
+    return sock
