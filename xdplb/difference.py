@@ -1,37 +1,46 @@
-"""What ``apply`` would change, line by line, for a person to read first."""
+"""What changes from one request to another, line by line, before anything is touched."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+from xdplb.checks import HttpCheck
 from xdplb.matching import match_services
-from xdplb.model import ALL_PORTS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from xdplb.model import Address, Backend
+    from _typeshed import DataclassInstance
+
+    from xdplb.checks import Check
+    from xdplb.model import Backend
     from xdplb.request import Request, Service
 
 
 class Kind(StrEnum):
-    """What becomes of something, as the first character of its line."""
+    """What happens to what a line speaks of."""
 
-    ADDED = "+"
-    REMOVED = "-"
-    CHANGED = "~"
+    ADD = "add"
+    REMOVE = "remove"
+    CHANGE = "change"
+
+    @property
+    def sign(self) -> str:
+        """As it stands at the beginning of a line."""
+        return {Kind.ADD: "+", Kind.REMOVE: "-", Kind.CHANGE: "~"}[self]
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One difference.
+    """One change.
 
     Attributes:
-        text: What is different, without the first character.
-        service: The service that it is about, as it was or will be; None for the balancer.
-        backend: The backend that it is about, if it is about one.
+        text: What changes, without the sign of its kind.
+        service: The service concerned, as it was if it is removed, otherwise as it will be; None
+            for what all services have in common.
+        backend: The backend concerned, likewise; None for the service itself.
     """
 
     kind: Kind
@@ -40,90 +49,158 @@ class Line:
     backend: Backend | None = None
 
     def __str__(self) -> str:
-        """The line."""
-        return f"{self.kind} {self.text}"
+        """The line as it is printed."""
+        return f"{self.kind.sign} {self.text}"
 
 
-_OF_BALANCER: Final = ("interfaces", "mode", "max_flows", "nat_ports", "vlan", "max_client_flows")
-_OF_SERVICE: Final = (
-    *("name", "address", "ports", "hash", "timeouts", "nat_addresses", "reservations"),
-    *("on_down", "one_way", "health"),
-)
-_OF_BACKEND: Final = ("weight", "state")
+_APART: Final = {"interfaces", "services", "backends", "reservations", "address", "protocol"}
+"""Fields of requests and services that have lines of their own, or say what is the same."""
+_ABSENT: Final = {"health": "off"}
+"""What no value of a field means; of all others, it is the default."""
+_KEYS: Final = {"below": "below-min"}
+"""Fields that a file calls otherwise."""
 
 
 def difference(old: Request, new: Request) -> list[Line]:
-    """Compare what runs with what is wanted; equal ones have no difference.
+    """What ``new`` changes: first for all services, then service by service.
+
+    The order of services, of backends and of reserved clients is none of it.
 
     Args:
-        old: What runs.
-        new: What is wanted, with an address for each service.
+        old: What runs. Where one side has addresses for the interface's own, so must the other.
+        new: What is to run.
     """
-    lines = [Line(Kind.CHANGED, f"balancer: {text}") for text in _changes(old, new, _OF_BALANCER)]
-    kept = match_services(old.services, new.services)
-    for place, service in enumerate(old.services):
-        if place not in kept.values():
-            lines.append(Line(Kind.REMOVED, f"service {_titled(service)}", service))
-    for place, service in enumerate(new.services):
-        if place in kept:
-            lines += _of_service(old.services[kept[place]], service)
-        else:
-            lines.append(Line(Kind.ADDED, f"service {_titled(service)}", service))
-            lines += [
-                Line(Kind.ADDED, f"backend {backend} of {service}", service, backend)
-                for backend in service.backends
-            ]
-    return lines
-
-
-def _titled(service: Service) -> str:
-    """A service by all that a person knows it by."""
-    ports = "" if service.ports == ALL_PORTS else f" port {_shown(service.ports)}"
-    name = f"{service.name} " if service.name else ""
-    return f"{name}{service.address} {service.protocol}{ports}"
-
-
-def _of_service(old: Service, new: Service) -> list[Line]:
+    matched = match_services(old.services, new.services)
+    kept = set(matched.values())
+    removed = [one for index, one in enumerate(old.services) if index not in kept]
+    label = _Labels((*new.services, *removed))
     lines = [
-        Line(Kind.CHANGED, f"service {old}: {text}", new)
-        for text in _changes(old, new, _OF_SERVICE)
+        *_members(("interface ", ""), old.interfaces, new.interfaces),
+        *_settings("balancer", old, new),
     ]
-    before = {_key(item): item for item in old.backends}
-    after = {_key(item): item for item in new.backends}
-    lines += [
-        Line(Kind.REMOVED, f"backend {item} of {new}", old, item)
-        for key, item in before.items()
-        if key not in after
-    ]
-    for key, item in after.items():
-        if key not in before:
-            lines.append(Line(Kind.ADDED, f"backend {item} of {new}", new, item))
-            continue
-        lines += [
-            Line(Kind.CHANGED, f"backend {item} of {new}: {text}", new, item)
-            for text in _changes(before[key], item, _OF_BACKEND)
-        ]
+    for index, service in enumerate(new.services):
+        if index in matched:
+            lines += _changes(old.services[matched[index]], service, label.short(service))
+        else:
+            lines.append(Line(Kind.ADD, f"service {label.full(service)}", service))
+    lines += [Line(Kind.REMOVE, f"service {label.full(one)}", one) for one in removed]
     return lines
 
 
-def _key(backend: Backend) -> tuple[Address, int | None]:
-    return backend.address, backend.port
+class _Labels:
+    """What services are called, so that each is told from all others."""
+
+    def __init__(self, services: Iterable[Service]) -> None:
+        self._places: dict[str, set[object]] = {}
+        for service in services:
+            places = self._places.setdefault(f"{service}", set())
+            places.add((service.version, service.address, service.ports))
+
+    def short(self, service: Service) -> str:
+        """Its name and protocol; what is dialled, too, where they mean several."""
+        several = len(self._places[f"{service}"]) > 1
+        return self.full(service) if several or not service.name else f"{service}"
+
+    @staticmethod
+    def full(service: Service) -> str:
+        """Its name and what is dialled."""
+        dialled = f"{replace(service, name='')}"
+        if service.address is None:
+            own = f"own IPv{service.version} address "
+            dialled = own + dialled.removeprefix("service ")
+        return f"{service.name} {dialled}".strip()
 
 
-def _changes(old: object, new: object, names: Sequence[str]) -> list[str]:
-    """The attributes that differ, each with both values."""
-    return [
-        f"{name.replace('_', '-')} {_shown(before)} -> {_shown(after)}"
-        for name in names
-        if (before := getattr(old, name)) != (after := getattr(new, name))
-    ]
+def _changes(old: Service, new: Service, label: str) -> Iterator[Line]:
+    """The lines of a service that stays."""
+    yield from _settings(f"service {label}", old, new, new)
+    yield from _members(
+        ("client ", f" of {label}"),
+        [f"{one}" for one in old.reservations],
+        [f"{one}" for one in new.reservations],
+        old,
+        new,
+    )
+    before, after = _by_place(old.backends), _by_place(new.backends)
+    for place, backend in after.items():
+        what = f"backend {backend} of {label}"
+        if place not in before:
+            yield Line(Kind.ADD, what, new, backend)
+        elif changed := list(_changed(_told(before[place]), _told(backend))):
+            yield Line(Kind.CHANGE, f"{what}: {', '.join(changed)}", new, backend)
+    for place, backend in before.items():
+        if place not in after:
+            yield Line(Kind.REMOVE, f"backend {backend} of {label}", old, backend)
 
 
-def _shown(value: object) -> str:
-    if value == ALL_PORTS:
-        return "all"
-    if isinstance(value, tuple):
-        return ",".join(f"{item}" for item in value) or "none"
+def _by_place(backends: Sequence[Backend]) -> dict[object, Backend]:
+    return {(backend.address, backend.port): backend for backend in backends}
+
+
+def _members(
+    around: tuple[str, str],
+    old: Sequence[str],
+    new: Sequence[str],
+    before: Service | None = None,
+    after: Service | None = None,
+) -> Iterator[Line]:
+    """A line for each of ``new`` that was not there, and for each of ``old`` that goes."""
+    known, wanted = set(old), set(new)
+    yield from (Line(Kind.ADD, one.join(around), after) for one in new if one not in known)
+    yield from (Line(Kind.REMOVE, one.join(around), before) for one in old if one not in wanted)
+
+
+def _settings(
+    what: str, old: DataclassInstance, new: DataclassInstance, service: Service | None = None
+) -> Iterator[Line]:
+    """A line for each field that changes."""
+    for change in _changed(_told(old), _told(new)):
+        yield Line(Kind.CHANGE, f"{what}: {change}", service)
+
+
+def _changed(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
+    """What is told of both, and is not the same."""
+    for key, before in old.items():
+        if (after := new.get(key, before)) != before:
+            yield f"{key} {before} -> {after}"
+
+
+def _told(value: DataclassInstance, prefix: str = "") -> dict[str, str]:
+    """The fields of a value in words, those of values in it after the name of that."""
+    told: dict[str, str] = {}
+    for field in fields(value):
+        if field.name in _APART:
+            continue
+        inner = getattr(value, field.name)
+        key = prefix + _KEYS.get(field.name, field.name.replace("_", "-"))
+        if field.name == "check":
+            told[key] = _check(inner)
+        elif is_dataclass(inner) and not isinstance(inner, type):
+            told |= {key: "on"} | _told(inner, f"{key} ")
+        else:
+            told[key] = _ABSENT.get(field.name, "default") if inner is None else _text(inner)
+    return told
+
+
+def _check(check: Check | None) -> str:
+    """A check with what is special about it."""
+    if check is None:
+        return "none"
+    kind = type(check).__name__.removesuffix("Check").lower()
+    if isinstance(check, HttpCheck) and check.tls:
+        kind = "https"
+    special = (
+        f"{field.name.replace('_', '-')}={getattr(check, field.name)!r}"
+        for field in fields(check)
+        if field.name != "tls" and getattr(check, field.name) != field.default
+    )
+    return " ".join((kind, *special))
+
+
+def _text(value: object) -> str:
+    """A value as a person says it."""
     if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "none" if value is None or value == "" else f"{value}"
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return ",".join(f"{one}" for one in value) or "default"
+    return f"{value}" or "none"

@@ -1,7 +1,8 @@
-"""Which of the services that are wanted is which of those that run."""
+"""Which service of one request is which of another: what keeps its number, and what is new."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,33 +12,42 @@ if TYPE_CHECKING:
 
 
 def match_services(old: Sequence[Service], new: Sequence[Service]) -> dict[int, int]:
-    """Find for new services the old ones that they continue.
+    """The index in ``old`` for each index in ``new`` whose service was there before.
 
-    That is the one with the same address and protocol that has the most ports in common.
+    A service is the same if it has the address, the protocol and at least one port that it had.
+    Where that is true of several, those with the most ports in common are the same, then those
+    with one name, then the first ones.
 
     Args:
-        old: What runs.
-        new: What is wanted.
-
-    Returns:
-        Places in ``new``, each with a place in ``old``; no place occurs twice.
+        old: What runs. Where one side has addresses for the interface's own, so must the other.
+        new: What is to run.
     """
-    common = sorted(
-        (-_ports_in_common(one, two), here, there)
-        for here, one in enumerate(new)
-        for there, two in enumerate(old)
-        if (one.address, one.protocol) == (two.address, two.protocol) and one.has_port_of(two)
+    places: dict[object, list[int]] = defaultdict(list)
+    for index, service in enumerate(old):
+        places[_place(service)].append(index)
+    candidates = sorted(
+        (-common, old[before].name != service.name, after, before)
+        for after, service in enumerate(new)
+        for before in places[_place(service)]
+        if (common := common_ports(old[before], service))
     )
-    found: dict[int, int] = {}
-    for _, here, there in common:
-        if here not in found and there not in found.values():
-            found[here] = there
-    return found
+    matched: dict[int, int] = {}
+    taken: set[int] = set()
+    for _, _, after, before in candidates:
+        if after not in matched and before not in taken:
+            matched[after] = before
+            taken.add(before)
+    return matched
 
 
-def _ports_in_common(one: Service, two: Service) -> int:
+def common_ports(one: Service, other: Service) -> int:
+    """How many ports both services have."""
     return sum(
-        max(0, min(a.last, b.last) - max(a.first, b.first) + 1)
-        for a in one.ports
-        for b in two.ports
+        max(0, min(left.last, right.last) - max(left.first, right.first) + 1)
+        for left in one.ports
+        for right in other.ports
     )
+
+
+def _place(service: Service) -> tuple[object, ...]:
+    return service.version, service.address, service.protocol

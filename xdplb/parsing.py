@@ -1,4 +1,4 @@
-"""Text to values of the model: what the command line and the configuration file both take."""
+"""Addresses, ports and reservations from text, as they are written everywhere."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 from xdplb.errors import InvalidValueError
-from xdplb.model import ALL_PORTS, Backend, Endpoint, PortRange, Reservation
+from xdplb.model import Backend, Endpoint, PortRange, Reservation
 
 if TYPE_CHECKING:
     from typing import NoReturn
@@ -23,7 +23,7 @@ def _refuse(text: str, what: str, hint: str) -> NoReturn:
 
 
 def parse_address(text: str) -> Address:
-    """An address of either version.
+    """``ADDR`` of either IP version.
 
     Raises:
         InvalidValueError: It is none.
@@ -34,14 +34,23 @@ def parse_address(text: str) -> Address:
         _refuse(text, "an IP address", "write it like 192.0.2.10 or 2001:db8::10")
 
 
-def _port(text: str) -> int:
+def parse_port(text: str) -> int:
+    """One port.
+
+    Raises:
+        InvalidValueError: It is none.
+    """
     if not _NUMBER.fullmatch(text):
         _refuse(text, "a port", "a port is a number from 1 to 65535")
     return PortRange(int(text), int(text)).first
 
 
-def _endpoint(text: str) -> tuple[Address, int | None]:
-    """``ADDR`` or ``ADDR:PORT``; an IPv6 address before a port stands in brackets (RFC 3986)."""
+def parse_endpoint(text: str) -> tuple[Address, int | None]:
+    """``ADDR`` or ``ADDR:PORT``; an IPv6 address before a port stands in brackets (RFC 3986).
+
+    Raises:
+        InvalidValueError: It is neither.
+    """
     bracketed = _BRACKETED.fullmatch(text)
     if bracketed:
         address, port = bracketed.groups()
@@ -52,40 +61,38 @@ def _endpoint(text: str) -> tuple[Address, int | None]:
     else:
         address, colon, port = text.partition(":")
         port = port if colon else None
-    return parse_address(address), None if port is None else _port(port)
+    return parse_address(address), None if port is None else parse_port(port)
 
 
 def parse_backend(text: str) -> Backend:
-    """``ADDR`` or ``ADDR:PORT``.
+    """``ADDR`` or ``ADDR:PORT`` of a server.
 
     Raises:
         InvalidValueError: It is neither.
     """
-    return Backend(*_endpoint(text))
+    return Backend(*parse_endpoint(text))
 
 
 def parse_ports(text: str) -> PortRange:
-    """``N``, ``N-M`` or ``all``.
+    """``N`` or ``N-M``.
 
     Raises:
-        InvalidValueError: It is none of them.
+        InvalidValueError: It is neither.
     """
-    if text == "all":
-        return ALL_PORTS[0]
     first, dash, last = text.partition("-")
-    return PortRange(_port(first), _port(last) if dash else _port(first))
+    return PortRange(parse_port(first), parse_port(last) if dash else parse_port(first))
 
 
 def parse_reservation(text: str) -> Reservation:
     """``ADDR:PORT=NATPORT``.
 
     Raises:
-        InvalidValueError: It is not that.
+        InvalidValueError: It is something else.
     """
     client, equals, nat_port = text.partition("=")
-    address, port = _endpoint(client) if equals else (None, None)
+    address, port = parse_endpoint(client) if equals else (None, None)
     if address is None or port is None:
         _refuse(
             text, "a reservation", "write it like 192.0.2.7:5555=6666 or [2001:db8::7]:5555=6666"
         )
-    return Reservation(Endpoint(address, port), _port(nat_port))
+    return Reservation(Endpoint(address, port), parse_port(nat_port))

@@ -80,15 +80,15 @@ class Service:
         _refuse_twice("NAT address", self.nat_addresses)
         _refuse_overlap("--port", self.ports)
         if self.address is not None:
-            _refuse_no_host("service", self.address)
+            refuse_no_host("service", self.address)
         for backend in self.backends:
-            _refuse_no_host("backend", backend.address)
+            refuse_no_host("backend", backend.address)
             if backend.address == self.address:
                 raise _is_the_service(backend)
         for address in self.nat_addresses:
-            _refuse_no_host("NAT address", address)
+            refuse_no_host("NAT address", address)
         for item in self.reservations:
-            _refuse_no_host("reserved client", item.client.address)
+            refuse_no_host("reserved client", item.client.address)
         self._refuse_mixture()
 
     def __str__(self) -> str:
@@ -386,7 +386,12 @@ def _refuse_overlap(option: str, ranges: tuple[PortRange, ...]) -> None:
             )
 
 
-def _refuse_no_host(what: str, address: Address) -> None:
+def refuse_no_host(what: str, address: Address) -> None:
+    """Let ``address`` be one that a single host can have.
+
+    Raises:
+        InvalidValueError: It is one of many hosts, of one link, or of nobody.
+    """
     kind = ""
     if address.is_multicast:
         kind = "a multicast address"

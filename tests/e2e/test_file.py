@@ -23,7 +23,7 @@ DNS = f"""
 name = "dns"
 address = ["{SERVICE}", "{SERVICE6}"]
 protocol = ["udp", "tcp"]
-ports = 53
+ports = [53]
 backend = [
     {{ address = "172.11.0.20", port = 5353 }},
     {{ address = "2001:db8::20", port = 5353 }},
@@ -33,7 +33,7 @@ LOG = f"""
 [[service]]
 name = "log"
 address = "{SECOND}"
-ports = "514-515"
+ports = ["514-515"]
 hash = "src"
 nat-addresses = ["{NAT}"]
 timeouts = {{ unreplied = 60 }}
@@ -43,7 +43,7 @@ GAME = f"""
 [[service]]
 name = "game"
 address = "{SERVICE}"
-ports = 7777
+ports = [7777]
 backend = [{{ address = "172.11.0.21", port = 53 }}]
 """
 
@@ -122,12 +122,11 @@ def test_a_dry_run_says_all_and_does_nothing(lab: Lab, file: Path) -> None:
     changed = DNS.replace('"172.11.0.20"', '"172.11.0.23"').replace("ports", 'hash = "src"\nports')
     file.write_text(HEAD + changed + GAME)
     said = lab.xdplb("apply", f"{file}", "--dry-run").stdout.splitlines()
-    assert "- service log 172.11.0.2 udp port 514-515" in said
-    assert "+ service game 172.11.0.1 udp port 7777" in said
-    assert "+ backend 172.11.0.21:53 of game udp" in said
-    assert "~ service dns udp: hash src-dst -> src" in said
-    assert "- backend 172.11.0.20:5353 of dns udp" in said
-    assert "+ backend 172.11.0.23:5353 of dns tcp" in said
+    assert "- service log 172.11.0.2 port 514-515 udp" in said
+    assert "+ service game 172.11.0.1 port 7777 udp" in said
+    assert "~ service dns 172.11.0.1 port 53 udp: hash src-dst -> src" in said
+    assert "- backend 172.11.0.20:5353 of dns 172.11.0.1 port 53 udp" in said
+    assert "+ backend 172.11.0.23:5353 of dns 172.11.0.1 port 53 tcp" in said
     assert said[-1] == "1 live flow comes to another backend"
     told = json.loads(lab.xdplb("apply", f"{file}", "--dry-run", "--json").stdout)
     assert (told["way"], told["applied"]) == ("replace", False)
@@ -140,7 +139,7 @@ def test_a_dry_run_says_all_and_does_nothing(lab: Lab, file: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "way"),
     [
-        (DNS.replace("ports = 53", "ports = [53, 853]") + LOG + GAME, "replace"),
+        (DNS.replace("ports = [53]", "ports = [53, 853]") + LOG + GAME, "replace"),
         (
             DNS.replace('}},\n    {{ address = "2', "") + LOG.replace('"src"', '"5-tuple"'),
             "replace",
@@ -217,5 +216,5 @@ def test_what_is_wrong_with_a_file_is_said_before_anything_happens(lab: Lab, fil
     for words in (("check",), ("apply",), ("up", "--config")):
         refused = lab.xdplb(*words, f"{file}", check=False)
         assert refused.returncode == 2
-        assert f"{file}: service[0] (dns).backend[0].address: '172.11.0.300'" in refused.stderr
+        assert f"{file}: service[0].backend[0].address (dns): '172.11.0.300'" in refused.stderr
     assert lab.xdplb("status").stdout == "no balancer is up in this network namespace\n"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from xdplb.model import ALL_PORTS, PortRange
 from xdplb.parsing import parse_address, parse_backend, parse_ports, parse_reservation
 
 if TYPE_CHECKING:
@@ -28,7 +29,11 @@ class _Value(click.ParamType[Any]):
         return self._parse(value) if isinstance(value, str) else value
 
 
+def _ports(text: str) -> PortRange:
+    return ALL_PORTS[0] if text == "all" else parse_ports(text)
+
+
 ADDRESS: Final = _Value("ADDR", parse_address)
 BACKEND: Final = _Value("ADDR[:PORT]", parse_backend)
-PORTS: Final = _Value("N|N-M", parse_ports)
+PORTS: Final = _Value("N|N-M", _ports)
 RESERVATION: Final = _Value("ADDR:PORT=NATPORT", parse_reservation)

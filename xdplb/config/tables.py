@@ -1,191 +1,252 @@
-"""What stands in the file, table by table, as types that msgspec checks."""
+"""The tables of the file, with the types and the ranges of their keys.
 
-from __future__ import annotations
+The JSON Schema is made of them: a class's docstring describes the table, its attributes the keys.
+"""
 
-from typing import Annotated, Literal, TypeAlias
+# The types are needed when the module runs: no postponed annotations here.
+from typing import Annotated, Final, TypeAlias
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
-from xdplb.checks import BelowMinimum
-from xdplb.model import (
-    DEFAULT_ANSWERED_S,
-    DEFAULT_ESTABLISHED_S,
-    DEFAULT_TRANSITORY_S,
-    DEFAULT_UNREPLIED_S,
-    MAX_FLOWS_LIMIT,
-    MAX_PORT,
-    MAX_WEIGHT,
-    BackendState,
-    Hash,
-    Mode,
-    OnDown,
-    Protocol,
+from xdplb.checks import DEFAULT_STATUS, BelowMinimum, DnsCheck, Health
+from xdplb.config.shapes import (
+    Argument,
+    Body,
+    Client,
+    ClientFlows,
+    Count,
+    Flows,
+    Host,
+    HostName,
+    Interface,
+    Interval,
+    Name,
+    Part,
+    Payload,
+    Port,
+    PortsText,
+    Question,
+    RecordType,
+    Seconds,
+    StatusCode,
+    StatusText,
+    Times,
+    UrlPath,
+    Wait,
+    Weight,
+    Wish,
 )
+from xdplb.model import DEFAULT_TIMEOUTS, Hash, Mode, OnDown, Protocol
 
-CheckName: TypeAlias = Literal["icmp", "tcp", "http", "https", "udp", "dns", "exec"]
-
-AddressText: TypeAlias = Annotated[
-    str, Meta(description="An IPv4 or IPv6 address", examples=["192.0.2.1", "2001:db8::1"])
-]
-Port: TypeAlias = Annotated[int, Meta(ge=1, le=MAX_PORT, description="A port")]
-Ports: TypeAlias = (
-    Port
-    | Annotated[
-        str,
-        Meta(
-            pattern=r"^([0-9]{1,5}(-[0-9]{1,5})?|all)$",
-            description="A range of ports, both ends included",
-            examples=["8000-8010"],
-        ),
-    ]
-)
-Seconds: TypeAlias = Annotated[int, Meta(ge=1, le=86400)]
+_HEALTH: Final = Health()
+_DNS: Final = DnsCheck("example.org")
 
 
-class Table(Struct, rename="kebab", forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """What all tables have in common: kebab-case keys, and no others than these."""
-
-
-class TimeoutsTable(Table):
-    """Idle seconds after which a flow may lose its NAT port."""
-
-    unreplied: Annotated[Seconds, Meta(description="UDP that no backend has answered")] = (
-        DEFAULT_UNREPLIED_S
-    )
-    answered: Annotated[Seconds, Meta(description="UDP that one has")] = DEFAULT_ANSWERED_S
-    transitory: Annotated[
-        Seconds, Meta(description="TCP that is not yet, or no longer, established")
-    ] = DEFAULT_TRANSITORY_S
-    established: Annotated[Seconds, Meta(description="TCP that is")] = DEFAULT_ESTABLISHED_S
-
-
-class BackendTable(Table):
-    """One server."""
-
-    address: AddressText
-    port: Annotated[Port, Meta(description="Its port, where it is not the one dialled")] | None = (
-        None
-    )
-    weight: Annotated[
-        int, Meta(ge=0, le=MAX_WEIGHT, description="Its share, relative to the others' weights")
-    ] = 1
-    state: Annotated[BackendState, Meta(description="drain: no new flows; down: none at all")] = (
-        BackendState.UP
-    )
-
-
-class HealthTable(Table):
-    """How the backends are watched by ``xdplb run``."""
-
-    check: (
-        Annotated[CheckName, Meta(description="What is asked; left out: traffic alone")] | None
-    ) = None
-    port: Annotated[Port, Meta(description="Where, if not at the backend's port")] | None = None
-    interval: Annotated[float, Meta(description="Seconds from check to check")] = 2.0
-    timeout: Annotated[float, Meta(description="Seconds until no answer is a bad one")] = 1.0
-    rise: Annotated[int, Meta(description="Good answers in a row to be up again")] = 2
-    fall: Annotated[int, Meta(description="Bad answers in a row to be down")] = 3
-    jitter: Annotated[float, Meta(description="By what part an interval may vary")] = 0.1
-    passive: Annotated[
-        bool, Meta(description="Suspect a backend that is asked and silent while others answer")
-    ] = True
-    min_healthy: Annotated[int, Meta(description="How many backends the service needs")] = 1
-    below_min: Annotated[BelowMinimum, Meta(description="What happens when it has fewer")] = (
-        BelowMinimum.FAIL_OPEN
-    )
-    path: Annotated[str, Meta(description="http: what is asked for")] | None = None
-    host: Annotated[str, Meta(description="http: the Host header, and the name in TLS")] | None = (
-        None
-    )
-    status: (
-        Annotated[
-            int | str,
-            Meta(description="http: the codes that are good", examples=["200-399", 204]),
-        ]
-        | None
-    ) = None
-    body: Annotated[str, Meta(description="http: what the answer has to contain")] | None = None
-    verify: Annotated[bool, Meta(description="https: the certificate must be good")] | None = None
-    send: (
-        Annotated[str, Meta(description="udp: text, or bytes as 0x and hexadecimal digits")] | None
-    ) = None
-    expect: Annotated[str, Meta(description="udp: what the answer has to contain")] | None = None
-    query: Annotated[str, Meta(description="dns: the name that is asked for")] | None = None
-    type: Annotated[str, Meta(description="dns: the type that is asked for")] | None = None
-    command: (
-        Annotated[list[str], Meta(description="exec: the program and its arguments")] | None
-    ) = None
-
-
-class ServiceTable(Table):
-    """What clients dial, and who answers."""
-
-    name: Annotated[str, Meta(description="What people call it")] = ""
-    address: (
-        Annotated[
-            AddressText | list[AddressText],
-            Meta(description="What clients dial; left out: the interface's own address"),
-        ]
-        | None
-    ) = None
-    protocol: Annotated[
-        Protocol | list[Protocol], Meta(description="What is balanced; tcp needs ports")
-    ] = Protocol.UDP
-    ports: Annotated[Ports | list[Ports], Meta(description="What clients dial; left out: all")] = (
-        "all"
-    )
-    hash: Annotated[Hash, Meta(description="What of a packet chooses the backend")] = Hash.SRC_DST
-    on_down: Annotated[
-        OnDown, Meta(description="What becomes of the flows of a backend that is down")
-    ] = OnDown.REHASH
-    one_way: Annotated[
-        bool, Meta(description="Nobody answers, and nothing follows from that (syslog, NetFlow)")
-    ] = False
-    nat_addresses: Annotated[
-        list[AddressText],
-        Meta(description="What it speaks to backends from; left out: its own address"),
-    ] = []
-    clients: Annotated[
-        list[str],
-        Meta(
-            description="Client endpoints that always get the same NAT port",
-            examples=[["198.51.100.7:5555=6666"]],
-        ),
-    ] = []
-    timeouts: TimeoutsTable | None = None
-    backend: list[BackendTable] = []
-    health: HealthTable | None = None
+class Table(Struct, rename="kebab", forbid_unknown_fields=True):
+    """What all tables have in common: keys in kebab-case, and no others."""
 
 
 class BalancerTable(Table):
-    """What all services have in common."""
+    """What all services have in common.
 
-    interfaces: Annotated[list[str], Meta(min_length=1, description="Where it is balanced")]
-    mode: Annotated[
-        Mode, Meta(description="How the program hangs on them; auto is native where that works")
-    ] = Mode.AUTO
-    max_flows: (
-        Annotated[
-            int,
-            Meta(ge=1, le=MAX_FLOWS_LIMIT, description="Flows to make room for, by IP version"),
-        ]
-        | None
-    ) = None
-    max_client_flows: (
-        Annotated[
-            int, Meta(ge=0, le=MAX_FLOWS_LIMIT, description="Flows of one client; 0: no limit")
-        ]
-        | None
-    ) = None
-    nat_ports: Annotated[
-        list[Ports],
-        Meta(description="Ports that flows get; left out: 1024 and up but for the host's own"),
-    ] = []
-    vlan: Annotated[bool, Meta(description="Balance frames with VLAN tags, too")] = True
+    Attributes:
+        interfaces: Where packets come in.
+        mode: How the program hangs on the interfaces; auto is native where the driver can.
+        max_flows: Flows to make room for, for each IP version; left out for what runs, or 262144.
+        max_client_flows: Flows that one client may have, an IPv4 address or an IPv6 network of
+            64 bits; 0 for no limit, left out for half of the NAT ports of a backend.
+        nat_ports: Ports that flows may get toward the backends; left out for all that the host
+            does not use by itself.
+        vlan: Tagged frames are balanced, too.
+    """
+
+    interfaces: Annotated[list[Interface], Meta(min_length=1)]
+    mode: Mode = Mode.AUTO
+    max_flows: Flows | None = None
+    max_client_flows: ClientFlows | None = None
+    nat_ports: list[Port | PortsText] = field(default_factory=list)
+    vlan: bool = True
 
 
-class FileTable(Table):
-    """The whole file."""
+class BackendTable(Table):
+    """One server behind the balancer.
+
+    Attributes:
+        address: Where it answers.
+        port: Its port; left out to keep the port that the client dialled.
+        weight: Its share of new flows, relative to the others'.
+        state: up takes new flows, drain only keeps those it has, down has none.
+    """
+
+    address: Host
+    port: Port | None = None
+    weight: Weight = 1
+    state: Wish = "up"
+
+
+class TimeoutsTable(Table):
+    """Idle seconds after which a flow may lose its port.
+
+    Attributes:
+        unreplied: UDP that no backend has answered.
+        answered: UDP that one has.
+        transitory: TCP not yet, or not any more, established.
+        established: TCP.
+    """
+
+    unreplied: Seconds = DEFAULT_TIMEOUTS.unreplied
+    answered: Seconds = DEFAULT_TIMEOUTS.answered
+    transitory: Seconds = DEFAULT_TIMEOUTS.transitory
+    established: Seconds = DEFAULT_TIMEOUTS.established
+
+
+class HealthTable(Table, tag_field="check"):
+    """How the backends of a service are watched.
+
+    Attributes:
+        port: Where a backend is asked; left out for the port that it serves.
+        interval: Seconds from one check of a backend to the next.
+        timeout: Seconds until no answer is a bad one.
+        rise: Good answers in a row after which a backend takes traffic again.
+        fall: Bad ones after which it takes none.
+        jitter: By what part of it an interval may be shorter or longer.
+        passive: A backend that is asked and stays silent while others answer is checked at once.
+        min_healthy: How many backends the service needs.
+        below_min: What happens when it has fewer: fail-open keeps the last set that was enough,
+            fail-closed takes them out all the same.
+    """
+
+    port: Port | None = None
+    interval: Interval = _HEALTH.interval
+    timeout: Wait = _HEALTH.timeout
+    rise: Times = _HEALTH.rise
+    fall: Times = _HEALTH.fall
+    jitter: Part = _HEALTH.jitter
+    passive: bool = _HEALTH.passive
+    min_healthy: Count = _HEALTH.min_healthy
+    below_min: BelowMinimum = _HEALTH.below
+
+
+class NoCheckTable(HealthTable, tag="none"):
+    """Backends are judged by the traffic alone."""
+
+
+class IcmpTable(HealthTable, tag="icmp"):
+    """Backends are sent an echo request."""
+
+
+class TcpTable(HealthTable, tag="tcp"):
+    """A connection is made to each backend, and closed again."""
+
+
+class _WebTable(HealthTable):
+    """What HTTP and HTTPS have in common.
+
+    Attributes:
+        path: What is asked for.
+        host: The Host header, and the name in TLS; empty for the backend's address.
+        status: The codes that are good: 200, "200-399", or several with commas.
+        body: What the answer has to contain; empty for anything.
+        verify: The certificate must be good for the host.
+    """
+
+    path: UrlPath = "/"
+    host: HostName = ""
+    status: StatusCode | StatusText = DEFAULT_STATUS
+    body: Body = ""
+    verify: bool = True
+
+
+class HttpTable(_WebTable, tag="http"):
+    """Backends are asked by HTTP."""
+
+
+class HttpsTable(_WebTable, tag="https"):
+    """Backends are asked by HTTPS."""
+
+
+class UdpTable(HealthTable, tag="udp", kw_only=True):
+    """Backends are sent a datagram.
+
+    Attributes:
+        send: Text; or hexadecimal digits after 0x. A backslash before a leading 0x makes it text.
+        expect: What the answer has to contain, written like send; empty for any answer.
+    """
+
+    send: Payload
+    expect: Payload = ""
+
+
+class DnsTable(HealthTable, tag="dns", kw_only=True):
+    """Backends are asked a question over UDP, and must know an answer.
+
+    Attributes:
+        query: The name that is asked for.
+        type: The type of the records.
+    """
+
+    query: Question
+    type: RecordType = _DNS.type
+
+
+class ExecTable(HealthTable, tag="exec", kw_only=True):
+    """A command is run, and must end with 0.
+
+    It finds XDPLB_ADDRESS, XDPLB_PORT and XDPLB_PROTOCOL in its environment.
+
+    Attributes:
+        command: The program and its arguments.
+    """
+
+    command: Annotated[list[Argument], Meta(min_length=1)]
+
+
+AnyHealth: TypeAlias = (
+    NoCheckTable | IcmpTable | TcpTable | HttpTable | HttpsTable | UdpTable | DnsTable | ExecTable
+)
+
+
+class ServiceTable(Table, kw_only=True):
+    """What clients dial, and who answers; one service for each address and protocol.
+
+    Attributes:
+        name: What people call it.
+        address: What clients dial, one address or several; left out for the interface's own.
+        protocol: What is balanced, one protocol or both.
+        ports: Those that clients dial; left out for all, which only UDP can have.
+        hash: What of a packet chooses the backend.
+        on_down: What becomes of the flows of a backend that is down: another one takes them, or
+            nobody.
+        one_way: Nobody answers, and nothing follows from that (syslog, NetFlow).
+        nat_addresses: Those that the balancer speaks from toward the backends; left out for the
+            service's own.
+        clients: Client endpoints that always get the same NAT port.
+        timeouts: Idle seconds after which a flow may lose its port.
+        backend: The servers; each answers at the addresses of its own IP version.
+        health: How the backends are watched; left out for not at all.
+    """
+
+    name: Name = ""
+    address: Host | Annotated[list[Host], Meta(min_length=1)] | None = None
+    protocol: Protocol | Annotated[list[Protocol], Meta(min_length=1)] = Protocol.UDP
+    ports: Annotated[list[Port | PortsText], Meta(min_length=1)] | None = None
+    hash: Hash = Hash.SRC_DST
+    on_down: OnDown = OnDown.REHASH
+    one_way: bool = False
+    nat_addresses: list[Host] = field(default_factory=list)
+    clients: list[Client] = field(default_factory=list)
+    timeouts: TimeoutsTable = field(default_factory=TimeoutsTable)
+    backend: Annotated[list[BackendTable], Meta(min_length=1)]
+    health: AnyHealth | None = None
+
+
+class File(Table):
+    """The configuration of xdplb, the UDP and TCP load balancer.
+
+    Attributes:
+        balancer: What all services have in common.
+        service: What clients dial, and who answers.
+    """
 
     balancer: BalancerTable
-    service: list[ServiceTable] = []
+    service: Annotated[list[ServiceTable], Meta(min_length=1)]
