@@ -22,7 +22,10 @@ BPF_TABLE("hash", struct client_key, struct client_value, client_port, 1);
  */
 BPF_TABLE("array", u32, struct flow, reverse_lookup, 1);
 
-/* Hash of a client -> how many flows it has, in two rows: see limit.h. Written by the program. */
+/*
+ * Hash of a client -> how many flows it has, in two rows: see limit.h. Written by the program, and
+ * by Python for flows that it restores.
+ */
 BPF_TABLE("array", u32, s32, client_flows, 1);
 
 /* Hash of a backend's address -> its part of reverse_lookup. Written by Python. */

@@ -81,7 +81,7 @@ class Loaded(Closing):
             ports=ports,
             hops={**hops, **facts.pop("hops", {})},
             ephemeral=EPHEMERAL,
-            hash_keys=KEYS,
+            hash_keys=facts.pop("hash_keys", KEYS),
             **facts,
         )
         self.plan = self._with_macs(make_plan(request, known))

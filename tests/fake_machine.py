@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from contextlib import contextmanager
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from xdplb.facts import Attached, Link, Neighbour, Prepared, Running, Split, Usage, Way
 from xdplb.model import IPV4, IPV6, Backend, Mode, PortRange
 from xdplb.request import Request, Service, simple_request
+from xdplb.saved import Restored, Saved, Skip
 from xdplb.wire import StatsRecord
 
 if TYPE_CHECKING:
@@ -64,6 +67,9 @@ class FakeMachine:
         self.loaded: list[tuple[list[Plan], State]] = []
         self.changed: list[tuple[int, Plan, State]] = []
         self.ended: list[tuple[int, Plan]] = []
+        self.saved = Saved(0.0, (), (), ())
+        self.given: list[tuple[Running, tuple[str, ...], Saved, Mapping[int, Attached]]] = []
+        """What flows were restored: where, over which interfaces, and what was attached then."""
         self.locked = False
         self.prepared = Prepared(redirect=False)
         self.splits: dict[str, Split] = {}
@@ -212,6 +218,16 @@ class FakeMachine:
     def verdicts(self, running: Running) -> dict[str, int]:
         del running
         return {"forward": 5}
+
+    def save_flows(self, running: Running, interfaces: Sequence[str]) -> Saved:
+        self._step("save_flows")
+        del running
+        return replace(self.saved, interfaces=(*interfaces, ""))
+
+    def restore_flows(self, running: Running, interfaces: Sequence[str], saved: Saved) -> Restored:
+        self._step("restore_flows")
+        self.given.append((running, tuple(interfaces), saved, dict(self.programs)))
+        return Restored(saved.count, Counter({Skip.TIMED_OUT: 1}) if saved.count else Counter())
 
     def run_on(self) -> None:
         """Let what was loaded last be what runs from now on."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from xdplb.machine import Machine
     from xdplb.model import Address
     from xdplb.request import Request
+    from xdplb.saved import Restored, Saved
     from xdplb.startup import Report
     from xdplb.state import AttachedTo, Installed, Side
     from xdplb.wire import BackendRecord
@@ -55,13 +56,17 @@ class Balancer:
         """Work on ``machine``."""
         self._machine = machine
 
-    def up(self, request: Request) -> Report:
+    def up(self, request: Request, saved: Saved | None = None) -> Report:
         """Start a balancer, or replace the one that runs and keep its flows.
+
+        Args:
+            request: What is to run.
+            saved: Flows that it is to go on with.
 
         Raises:
             XdplbError: And then everything is as it was.
         """
-        return start(self._machine, request)
+        return start(self._machine, request, saved)
 
     def down(self, interfaces: Sequence[str] = ()) -> list[Stopped]:
         """End balancers, and put back what they changed.
@@ -123,6 +128,11 @@ class Balancer:
             yield self._only(interface)
 
     def _only(self, interface: str | None) -> Running:
+        """The one balancer that is meant.
+
+        Raises:
+            NotReadyError: There is none, or no telling which.
+        """
         chosen = self._chosen([interface] if interface else ())
         if not chosen:
             raise NotReadyError("no balancer is up", "'xdplb up' starts one")
@@ -141,6 +151,41 @@ class Balancer:
         """
         self._machine.require_privileges()
         return self._only(interface).state.request
+
+    def save(self, interface: str | None = None) -> Saved:
+        """The flows of a balancer that runs, and goes on running.
+
+        Args:
+            interface: One that it sits on; None where there is only one balancer.
+
+        Raises:
+            NotReadyError: There is none, or no telling which.
+        """
+        self._machine.require_privileges()
+        running = self._only(interface)
+        return self._machine.save_flows(running, self._names(running))
+
+    def restore(self, saved: Saved, interface: str | None = None) -> Restored:
+        """Give saved flows to a balancer that runs; it keeps all that it has.
+
+        Args:
+            saved: The flows.
+            interface: One that it sits on; None where there is only one balancer.
+
+        Raises:
+            NotReadyError: There is none, or no telling which.
+            InvalidValueError: All flows are of an IP version that it does not balance.
+        """
+        with self.changing(interface) as running:
+            saved.refuse_others(running.state.versions)
+            return self._machine.restore_flows(running, self._names(running), saved)
+
+    def _names(self, running: Running) -> list[str]:
+        """What the interfaces of a balancer are called now."""
+        return [
+            self._machine.interface_name(item.index) or item.name
+            for item in running.state.interfaces
+        ]
 
     def add_backend(
         self, backend: Backend, interface: str | None = None, service: str | None = None

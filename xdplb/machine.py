@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from xdplb.facts import Attached, Link, Neighbour, Prepared, Running, Split, Usage, Way
     from xdplb.model import Address, Mode, PortRange
     from xdplb.plan import Plan
+    from xdplb.saved import Restored, Saved
     from xdplb.state import Restore, State
     from xdplb.wire import BackendRecord, StatsRecord
 
@@ -124,3 +125,9 @@ class Machine(Protocol):
 
     def verdicts(self, running: Running) -> dict[str, int]:
         """Packets by verdict."""
+
+    def save_flows(self, running: Running, interfaces: Sequence[str]) -> Saved:
+        """The flows of a balancer that have not timed out, and its interfaces' names."""
+
+    def restore_flows(self, running: Running, interfaces: Sequence[str], saved: Saved) -> Restored:
+        """Give saved flows to a balancer, attached or not."""

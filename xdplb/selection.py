@@ -101,10 +101,10 @@ def select_slot(
     """
     value = keys[0]
     for word in _hashed_words(kind, client[0], service[0]):
-        value = _hash_word(value, word, keys[1])
+        value = hash_word(value, word, keys[1])
     if kind is Hash.FIVE_TUPLE:
         ports = (_port_as_loaded(client[1]) << 32) | (_port_as_loaded(service[1]) << 16)
-        value = _hash_word(value, ports | protocol.number, keys[1])
+        value = hash_word(value, ports | protocol.number, keys[1])
     return (value >> 32) * MAGLEV_SIZE >> 32
 
 
@@ -131,7 +131,14 @@ def address_hash(address: Address) -> int:
     return (word * _MULTIPLIER & _WORD) >> 48
 
 
-def _hash_word(value: int, word: int, key: int) -> int:
+def hash_word(value: int, word: int, key: int) -> int:
+    """The keyed hash of one more ``word``, as in ``bpf/hash.h``.
+
+    Args:
+        value: The hash so far; the first secret number before the first word.
+        word: 64 bits.
+        key: The second secret number.
+    """
     value = (value ^ word) * _MULTIPLIER & _WORD
     value ^= value >> 32
     value = value * (key | 1) & _WORD

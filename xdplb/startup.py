@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from xdplb.errors import AttachError, BusyError, InvalidValueError, UnreachableError
+from xdplb.facts import Running
 from xdplb.flags import flags, shares_ports
 from xdplb.model import IPV6, Mode
 from xdplb.plan import Facts, Hop, Port, make_plan, with_macs
@@ -22,11 +23,12 @@ from xdplb.state import AttachedTo, Restore, State
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from xdplb.facts import Link, Running
+    from xdplb.facts import Link
     from xdplb.machine import Machine
     from xdplb.model import Address, Backend, PortRange
     from xdplb.plan import Plan
     from xdplb.request import Request, Service
+    from xdplb.saved import Restored, Saved
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class Report:
         replaced: A running balancer was replaced, and its flows kept.
         unresolved: Backends that nobody has answered for yet.
         notes: What a person should know, one sentence each.
+        restored: What became of the saved flows, if there were any to go on with.
     """
 
     interfaces: tuple[AttachedTo, ...]
@@ -44,6 +47,7 @@ class Report:
     replaced: bool
     unresolved: tuple[Backend, ...]
     notes: tuple[str, ...]
+    restored: Restored | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,20 +69,27 @@ class Scene:
     ephemeral: PortRange
 
 
-def start(machine: Machine, request: Request) -> Report:
+def start(machine: Machine, request: Request, saved: Saved | None = None) -> Report:
     """Start a balancer, or replace the one that runs and keep its flows.
+
+    Args:
+        machine: Where.
+        request: What is to run.
+        saved: Flows that it is to go on with.
 
     Raises:
         XdplbError: And then everything is as it was.
     """
     machine.require_privileges()
+    if saved is not None:
+        saved.refuse_others(request.versions)
     with machine.lock(), ExitStack() as undo:
         scene = survey(machine, request)
         watched = watch(machine, scene.hops, scene.old, undo)
         notes = []
         for mode in (modes := _modes(scene)):
             try:
-                report, state, ending = _start_in(machine, scene, mode, watched)
+                report, state, ending = _start_in(machine, scene, mode, watched, saved)
             except BusyError:
                 raise
             except AttachError as error:
@@ -264,7 +275,11 @@ def watch(
 
 
 def _start_in(
-    machine: Machine, scene: Scene, mode: Mode, watched: Sequence[Restore]
+    machine: Machine,
+    scene: Scene,
+    mode: Mode,
+    watched: Sequence[Restore],
+    saved: Saved | None,
 ) -> tuple[Report, State, list[tuple[int, Plan]]]:
     """Compile, load and attach in one mode; returns also whose services' flows have to end."""
     with ExitStack() as held, ExitStack() as undo:
@@ -283,8 +298,13 @@ def _start_in(
         old_fd = machine.hold(scene.old.program_id) if scene.old else None
         if old_fd is not None:
             held.callback(os.close, old_fd)
-        _attach(machine, scene, ports, (program_fd, old_fd), undo)
         program_id = machine.program_id(program_fd)
+        restored = None
+        if scene.old is None:  # the first packet is to meet its flow
+            restored = _restore(machine, program_id, state, plans, saved)
+        _attach(machine, scene, ports, (program_fd, old_fd), undo)
+        if scene.old is not None:  # the old program would not know these flows
+            restored = _restore(machine, program_id, state, plans, saved)
         plans = _resolve_late(machine, plans, program_id)
         undo.pop_all()
     report = Report(
@@ -300,8 +320,20 @@ def _start_in(
             )
         ),
         notes=tuple(notes),
+        restored=restored,
     )
     return report, state, [(program_id, plan) for plan in plans if plan.removed]
+
+
+def _restore(
+    machine: Machine, program_id: int, state: State, plans: Sequence[Plan], saved: Saved | None
+) -> Restored | None:
+    """Let a loaded program go on with saved flows, if there are any."""
+    if saved is None:
+        return None
+    records = {plan.version: plan.records for plan in plans}
+    names = [item.name for item in state.interfaces]
+    return machine.restore_flows(Running(program_id, "", state, records), names, saved)
 
 
 def _prepare(

@@ -438,3 +438,9 @@ SIZES: Final = {
     for version in (IPV4, IPV6)
 }
 """Bytes of each record, by IP version and the name of its C structure."""
+
+LAYOUTS: Final = {
+    version: {name: layouts[version] for name, layouts in _ADDRESSED.items()}
+    for version in (IPV4, IPV6)
+}
+"""The layouts of the records with addresses, for whoever reads or writes very many."""

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Final, NoReturn
 
-from bench import alone, control, latency, path
+from bench import alone, carry, control, latency, path
 from bench.figures import Report, machine
 from rich.console import Console
 
@@ -20,6 +20,7 @@ SECTIONS: Final = {
     "path": path.measure,
     "latency": latency.measure,
     "commands": control.measure,
+    "carry": carry.measure,
 }
 WIDTH: Final = 132
 

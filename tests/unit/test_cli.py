@@ -16,7 +16,7 @@ README = Path(__file__).parents[2] / "README.md"
 GOOD = ["up", "--iface", "eth0", "--backend", "192.0.2.10"]
 
 
-@pytest.mark.parametrize("name", [None, "up", "status", "down"])
+@pytest.mark.parametrize("name", [None, "up", "status", "down", "save", "restore"])
 def test_help_shows_an_example(name: str | None) -> None:
     result = CliRunner().invoke(commands, [name, "--help"] if name else ["--help"])
     assert result.exit_code == 0

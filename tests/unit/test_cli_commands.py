@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from click.testing import Result
 
     from xdplb.request import Request
+    from xdplb.saved import Saved
 
 GOOD = ("up", "--iface", "eth0", "--backend", "192.0.2.10")
 BOTH = ("--service", "192.0.2.1", "--service", "2001:db8::1")
@@ -73,9 +74,9 @@ def asked(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> list[Request]:
     found: list[Request] = []
     real = Balancer.up
 
-    def up(self: Balancer, request: Request) -> object:
+    def up(self: Balancer, request: Request, saved: Saved | None = None) -> object:
         found.append(request)
-        report = real(self, request)
+        report = real(self, request, saved)
         assert len(machine.loaded) == 1
         return report
 

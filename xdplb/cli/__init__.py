@@ -11,6 +11,7 @@ import click
 
 from xdplb import __version__
 from xdplb.cli.backend import backend
+from xdplb.cli.carry import restore, save
 from xdplb.cli.commands import down, status, up
 from xdplb.cli.files import apply, check, export
 from xdplb.cli.run import run
@@ -86,7 +87,7 @@ def commands(ctx: click.Context, *, netns: str | None, verbose: bool) -> None:
         enter(netns)
 
 
-for command in (up, status, down, backend, check, apply, export, run):
+for command in (up, status, down, backend, check, apply, export, save, restore, run):
     commands.add_command(command)
 
 

@@ -8,6 +8,7 @@ import click
 
 from xdplb import source
 from xdplb.balancer import Balancer
+from xdplb.cli import carry
 from xdplb.cli.files import FILE, interfaces_of, load
 from xdplb.cli.params import ADDRESS, BACKEND, PORTS, RESERVATION
 from xdplb.cli.starting import say_up
@@ -125,6 +126,10 @@ SECONDS = click.IntRange(1, 86400)
     "--vlan/--no-vlan", default=True, show_default=True,
     help="Balance frames with VLAN tags, too; without, they are left to the kernel.",
 )  # fmt: skip
+@click.option(
+    "--restore", "restore", metavar="FILE",
+    help="Go on with the flows that 'xdplb save FILE' wrote, from the first packet on.",
+)  # fmt: skip
 @click.pass_context
 def up(  # noqa: PLR0913 - one argument for each option
     context: click.Context,
@@ -147,6 +152,7 @@ def up(  # noqa: PLR0913 - one argument for each option
     transitory_s: int,
     on_down: str,
     vlan: bool,
+    restore: str | None,
 ) -> None:
     """Start balancing, or change a balancer that runs and keep its flows.
 
@@ -180,13 +186,14 @@ def up(  # noqa: PLR0913 - one argument for each option
             vlan=vlan,
             max_client_flows=max_client_flows,
         )
+    saved = carry.read(restore) if restore is not None else None
     from xdplb.kernel.compiler import Compiler  # noqa: PLC0415 - not for --help
 
     compiler = Compiler(source.headers())
     from xdplb.kernel.machine import Machine  # noqa: PLC0415 - while the compiler warms up
 
     with Machine(compiler) as machine:
-        say_up(Balancer(machine).up(request))
+        say_up(Balancer(machine).up(request, saved))
 
 
 def _needed(values: tuple[_Value, ...], option: str) -> tuple[_Value, ...]:
@@ -211,7 +218,7 @@ def _refuse_beside(context: click.Context, alone: str) -> None:
     for parameter in context.command.params:
         name = parameter.name or ""
         source_of = context.get_parameter_source(name)
-        if name != alone and source_of is click.core.ParameterSource.COMMANDLINE:
+        if name not in {alone, "restore"} and (source_of is click.core.ParameterSource.COMMANDLINE):
             raise InvalidValueError(
                 f"--{alone} and {parameter.opts[0]} exclude each other",
                 "write it into the file",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from xdplb.cli import carry
 from xdplb.model import IPV4
 
 if TYPE_CHECKING:
@@ -30,3 +31,5 @@ def say_up(report: Report) -> None:
         for backend in backends:
             late = f"  (no answer to {asked_by} yet)" if backend in report.unresolved else ""
             click.echo(f"  -> {backend}{late}")
+    if report.restored is not None:
+        click.echo(carry.to_text(report.restored))

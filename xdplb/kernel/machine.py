@@ -6,6 +6,7 @@ The steps are here; their order, and what to undo when one fails, is in ``xdplb.
 from __future__ import annotations
 
 import os
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,9 +14,12 @@ from typing import TYPE_CHECKING
 from xdplb import source
 from xdplb.errors import PrivilegeError, TableError, surroundings
 from xdplb.facts import Running, Usage
-from xdplb.kernel import clock, flows, libbpf, netns, program, reservations, tables
+from xdplb.kernel import carry, clock, flows, libbpf, netns, program, reservations, tables
 from xdplb.kernel.closing import Closing
 from xdplb.kernel.compiler import Compiler, ObjectCode
+from xdplb.restoring import Destination, Moment
+from xdplb.saved import Restored, Saved, Skip
+from xdplb.saving import STATE_NAMES
 from xdplb.wire import BackendCode
 
 if TYPE_CHECKING:
@@ -328,3 +332,50 @@ class Machine(Closing):
         """Packets by verdict."""
         with self._maps(running.program_id) as maps:
             return tables.read_verdicts(maps, running.state.verdicts)
+
+    # Flows in a file
+
+    def save_flows(self, running: Running, interfaces: Sequence[str]) -> Saved:
+        """The flows of a balancer that have not timed out, but no reservations.
+
+        Args:
+            running: The balancer.
+            interfaces: What its interfaces are called now.
+        """
+        at, now = time.time(), clock.ticks()
+        with self._maps(running.program_id) as every:
+            parts = [
+                carry.read(every.of(version), running, now) for version in running.state.versions
+            ]
+        return Saved(at, (*interfaces, ""), STATE_NAMES, tuple(parts))
+
+    def restore_flows(self, running: Running, interfaces: Sequence[str], saved: Saved) -> Restored:
+        """Give saved flows to a balancer, attached or not; see ``xdplb.kernel.carry``.
+
+        Args:
+            running: The balancer.
+            interfaces: What its interfaces are called now.
+            saved: What was saved.
+        """
+        moment = Moment(clock.ticks(), time.time() - saved.at)
+        restored = Restored(saved.count)
+        with self._maps(running.program_id) as every:
+            for part in saved.parts:
+                if part.version not in running.records:
+                    restored.skipped[Skip.VERSION] += part.count
+                    continue
+                destination = Destination(running, interfaces, saved, part, moment)
+                carry.write(
+                    every.of(part.version),
+                    running,
+                    destination,
+                    part.count,
+                    is_attached=self._is_attached(running),
+                )
+                restored.skipped.update(destination.skipped)
+        return restored
+
+    def _is_attached(self, running: Running) -> bool:
+        """Whether packets may meet a balancer."""
+        on = [self.attached(item.index) for item in running.state.interfaces]
+        return any(item is not None and item.program_id == running.program_id for item in on)

@@ -36,6 +36,9 @@ KEPT: Final = (
 
 _HASHES: Final = frozenset({"client_port", "next_hops"})
 _PER_CPU: Final = frozenset({"verdicts", "backend_stats", "reply_limits"})
+_MAPPED: Final = frozenset({"reverse_lookup", "client_flows"})
+"""Those that Python reads, and restores, where they lie."""
+
 _FRAGMENTED_DATAGRAMS: Final = 8192
 _MAGLEV_BYTES: Final = 2 * (MAGLEV_SIZE + 1)
 _BLOCKS_PER_ADDRESS: Final = 2 * (MAX_PORT + 1) // wire.PORT_BLOCK
@@ -151,7 +154,7 @@ def _create_one(
         kind = libbpf.MAP_TYPE_LRU_HASH
     elif name in _PER_CPU:
         kind = libbpf.MAP_TYPE_PERCPU_ARRAY
-    flags = libbpf.MAP_MMAPABLE if name == "reverse_lookup" else 0
+    flags = libbpf.MAP_MMAPABLE if name in _MAPPED else 0
     try:
         return libbpf.create_map(kind, map_name(name, version), *sizes, flags=flags, btf=btf)
     except OSError as error:

@@ -1,0 +1,98 @@
+"""``save`` and ``restore``: flows go into a file, and come back after a reboot or elsewhere."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from xdplb import files, saved
+from xdplb.balancer import Balancer
+
+if TYPE_CHECKING:
+    from xdplb.saved import Restored, Saved
+
+_JSON_VERSION: Final = 1
+
+_iface = click.option(
+    "--iface", metavar="NAME", help="The balancer on this interface.  [default: the only one]"
+)
+
+
+@click.command()
+@_iface
+@click.argument("file", metavar="FILE")
+def save(*, iface: str | None, file: str) -> None:
+    """Write the live flows to FILE; - is the standard output.
+
+    Forwarding goes on undisturbed. Flows that begin later are not in the file.
+
+    \b
+    Example:
+        xdplb save flows
+        xdplb save - | ssh other xdplb restore -
+    """
+    files.refuse_target(file)
+    from xdplb.kernel.machine import Machine  # noqa: PLC0415 - not for --help
+
+    with Machine() as machine:
+        found = Balancer(machine).save(iface)
+    size = files.write(file, found.pieces())
+    click.echo(f"saved: {found.count:,} flows, {size:,} bytes", err=file == files.STREAM)
+
+
+@click.command()
+@_iface
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@click.argument("file", metavar="FILE")
+def restore(*, iface: str | None, as_json: bool, file: str) -> None:
+    """Let the balancer go on with the flows in FILE; - is the standard input.
+
+    Each keeps its NAT port and its backend. Flows that the balancer has already stay as they are.
+    After a reboot, 'up --restore FILE' does this before the first packet.
+
+    \b
+    Example:
+        xdplb restore flows
+        xdplb restore --iface eth0 --json flows
+    """
+    found = read(file)
+    from xdplb.kernel.machine import Machine  # noqa: PLC0415 - not for --help
+
+    with Machine() as machine:
+        done = Balancer(machine).restore(found, iface)
+    click.echo(to_json(done) if as_json else to_text(done))
+
+
+def read(file: str) -> Saved:
+    """The flows in a file.
+
+    Raises:
+        InvalidValueError: It is not there, or not whole.
+    """
+    name = "the standard input" if file == files.STREAM else file
+    return saved.read(files.read(file), name)
+
+
+def to_text(done: Restored) -> str:
+    """What became of saved flows, for people."""
+    text = f"restored: {done.restored:,} of {done.flows:,} flows"
+    reasons = [f"{count:,} {reason}" for reason, count in done.skipped.most_common() if count]
+    if not reasons:
+        return text
+    return f"{text} ({done.skipped.total():,} skipped: {', '.join(reasons)})"
+
+
+def to_json(done: Restored) -> str:
+    """The same for programs."""
+    return json.dumps(
+        {
+            "version": _JSON_VERSION,
+            "flows": done.flows,
+            "restored": done.restored,
+            "skipped": {
+                reason.name.lower(): count for reason, count in done.skipped.most_common() if count
+            },
+        }
+    )

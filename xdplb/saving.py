@@ -1,0 +1,172 @@
+"""From the records of a balancer to saved flows. Pure: nothing here talks to the kernel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from xdplb import wire
+from xdplb.ports import NatPool
+from xdplb.saved import FLOW, MAX_IDLE_MS, Lane
+from xdplb.wire import BackendCode, FlowCode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from xdplb.state import Side, State
+    from xdplb.wire import BackendRecord
+
+STATES: Final = tuple(
+    code for code in FlowCode if code not in {FlowCode.FREE, FlowCode.CLAIMED, FlowCode.RESERVED}
+)
+"""Those that are saved."""
+
+STATE_NAMES: Final = tuple(code.name.lower() for code in STATES)
+
+_NS_PER_MS: Final = 10**6
+_AHEAD: Final = 2
+"""Ticks: another CPU may be so far ahead of the clock that was asked."""
+
+
+def side_of(state: State, version: int) -> Side:
+    """What a balancer has of an IP version that it balances."""
+    return next(item for item in state.sides if item.version == version)
+
+
+def idle_ticks(side: Side) -> dict[int, int]:
+    """After how many idle ticks a record may be taken over.
+
+    Args:
+        side: The services of one IP version.
+
+    Returns:
+        By the number of the service, times 256, plus the state.
+    """
+    return {
+        item.number << 8 | code: max(round(seconds * wire.TICKS_PER_S), 1)
+        for item in side.services
+        for code, seconds in wire.idle_limits(item.service.timeouts).items()
+    }
+
+
+class _Way(NamedTuple):
+    """What the records of a backend have in common."""
+
+    lane: int
+    generation: int
+    service: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What the records of a balancer mean, of one IP version.
+
+    Attributes:
+        ways: By the number of the backend.
+        ports: The NAT ports in network order, by their places in the pool.
+        limits: As ``idle_ticks`` makes them.
+        interfaces: How many there are.
+    """
+
+    version: int
+    lanes: tuple[Lane, ...]
+    ways: Mapping[int, _Way]
+    ports: Sequence[bytes]
+    limits: Mapping[int, int]
+    interfaces: int
+
+
+def origin(state: State, side: Side, records: Sequence[BackendRecord]) -> Origin:
+    """Read the records of a balancer.
+
+    Args:
+        state: What it knows of itself.
+        side: The same for the IP version.
+        records: Its ``backends`` map.
+    """
+    lanes: dict[Lane, int] = {}
+    ways = {}
+    for number, record in enumerate(records):
+        service = side.service(record.service)
+        if (
+            record.state is BackendCode.UNUSED
+            or service is None
+            or record.local >= len(side.addresses)
+        ):
+            continue
+        nat_address = side.addresses[record.local]
+        lane = Lane(service.dialled, service.protocol, record.address, record.port, nat_address)
+        ways[number] = _Way(
+            lanes.setdefault(lane, len(lanes)),
+            record.generation,
+            record.service,
+            record.slot_first,
+            record.slot_first + record.slot_count - 1,
+        )
+    return Origin(
+        version=side.version,
+        lanes=tuple(lanes),
+        ways=ways,
+        ports=_ports(state),
+        limits=idle_ticks(side),
+        interfaces=len(state.interfaces),
+    )
+
+
+def _ports(state: State) -> list[bytes]:
+    return [
+        wire.port_bytes(port)
+        for item in NatPool(state.nat_ports).ranges
+        for port in range(item.first, item.last + 1)
+    ]
+
+
+def pick(data: bytes, first: int, origin: Origin, now: int) -> bytes:
+    """Choose the flows that have not timed out, and pack them for a file.
+
+    A record that a program takes over meanwhile had timed out, so it is left out whatever of it
+    was copied before and what after.
+
+    Args:
+        data: Records of ``reverse_lookup``, whole.
+        first: The index of the first one.
+        origin: What they mean.
+        now: The time in ticks.
+    """
+    newest = now + _AHEAD
+    pack = FLOW[origin.version].pack
+    states = {int(code): place for place, code in enumerate(STATES)}
+    ways, limits, ports, interfaces = origin.ways, origin.limits, origin.ports, origin.interfaces
+    found = []
+    unpack = wire.LAYOUTS[origin.version]["flow"].iter_unpack
+    for index, flow in enumerate(unpack(data), first):
+        owner, mac, interface, service, tags, client, client_port, service_port = flow
+        code = owner >> 48 & 0xFF
+        if code not in states:
+            continue
+        idle = newest - owner & 0xFFFFFFFF
+        limit = limits.get(service << 8 | code)
+        way = ways.get(owner >> 32 & 0xFFFF)
+        if limit is None or idle > limit + _AHEAD or way is None:
+            continue
+        lane, generation, of_service, start, end = way
+        if owner >> 56 != generation or service != of_service or not start <= index <= end:
+            continue
+        idle = max(idle - _AHEAD, 0) * wire.TICK_NS // _NS_PER_MS
+        found.append(
+            pack(
+                client,
+                client_port,
+                service_port,
+                ports[index - start],
+                lane,
+                min(idle, MAX_IDLE_MS),
+                states[code],
+                min(interface, interfaces),
+                mac,
+                tags,
+            )
+        )
+    return b"".join(found)
