@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from dataclasses import dataclass, replace
 from functools import cache
@@ -37,6 +38,44 @@ class Result:
     verdict: str
     action: int
     packet: bytes
+
+
+_Kind = tuple[int, tuple[str, ...], tuple[tuple[str, int], ...]]
+_IDLE: dict[_Kind, list[tuple[int, Descriptors]]] = {}
+_MOST_IDLE = 6
+"""Of so many kinds, programs are kept: the verifier takes longer over one than all of a test."""
+
+
+def _taken(kind: _Kind) -> tuple[int, Descriptors] | None:
+    """A program that a test has left, with maps as if they were new."""
+    left = _IDLE.pop(kind, [])
+    if not left:
+        return None
+    fd, every = left.pop()
+    if left:
+        _IDLE[kind] = left
+    for name in every.names():
+        _empty(every[name])
+    return fd, every
+
+
+def _empty(fd: int) -> None:
+    """Make a map as it was when it was created."""
+    info = libbpf.map_info(fd)
+    if info.type in {libbpf.MAP_TYPE_HASH, libbpf.MAP_TYPE_LRU_HASH}:
+        keys, _ = libbpf.lookup_all(fd, info.key_size, info.value_size, info.max_entries)
+        for at in range(0, len(keys), info.key_size):
+            libbpf.delete(fd, keys[at : at + info.key_size])
+        return
+    if info.map_flags & libbpf.MAP_MMAPABLE:
+        size = info.max_entries * (info.value_size + 7 & ~7)
+        with mmap.mmap(fd, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE) as memory:
+            memory.write(bytes(len(memory)))
+        return
+    copies = tables.possible_cpus() if info.type == libbpf.MAP_TYPE_PERCPU_ARRAY else 1
+    nothing = bytes((info.value_size + 7 & ~7) * copies if copies > 1 else info.value_size)
+    for index in range(info.max_entries):
+        libbpf.update(fd, wire.U32.pack(index), nothing)
 
 
 @cache
@@ -88,12 +127,17 @@ class Loaded(Closing):
         self.version = self.plan.version
         flags = (*compiler_flags(self.plan, shares_ports=shares_ports), *self.flags)
         self.code = _compiled(self.version, flags)
-        code = {self.version: self.code}
-        self._every: Descriptors = tables.create([self.plan], code, None)
+        self._kind = (self.version, flags, tables.sizes(self.plan))
+        self.fd, self._every = _taken(self._kind) or self._made()
         self.maps = self._every.of(self.version)
         tables.fill(self.maps, self.plan)
         reservations.reserve(self._every, [self.plan], None)
-        self.fd = program.load(code, self._every)
+
+    def _made(self) -> tuple[int, Descriptors]:
+        """A new program with its maps."""
+        code = {self.version: self.code}
+        every = tables.create([self.plan], code, None)
+        return program.load(code, every), every
 
     @staticmethod
     def _with_macs(plan: Plan) -> Plan:
@@ -104,9 +148,12 @@ class Loaded(Closing):
         return replace(plan, records=tuple(records))
 
     def close(self) -> None:
-        """Free program and maps."""
-        os.close(self.fd)
-        self._every.close()
+        """Leave program and maps to the next test that needs the same."""
+        _IDLE.setdefault(self._kind, []).append((self.fd, self._every))
+        if len(_IDLE) > _MOST_IDLE:
+            for fd, every in _IDLE.pop(next(iter(_IDLE))):
+                os.close(fd)
+                every.close()
 
     def run(self, packet: bytes) -> Result:
         """Give one packet to the program."""

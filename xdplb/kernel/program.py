@@ -52,6 +52,10 @@ class Descriptors:
         """Whether there is a map ``name``."""
         return name in self._fds
 
+    def names(self) -> list[str]:
+        """What there are, as the kernel knows them."""
+        return list(self._fds)
+
     def close(self) -> None:
         """Close all of them; the maps live on where a program holds them."""
         while self._fds:

@@ -70,6 +70,11 @@ def _entries(plan: Plan) -> dict[str, int]:
     }
 
 
+def sizes(plan: Plan) -> tuple[tuple[str, int], ...]:
+    """How many elements each map of a plan has that does not always have the same."""
+    return tuple(_entries(plan).items())
+
+
 def _records(version: int) -> dict[str, tuple[int, int]]:
     """Bytes of key and value in the maps that are read back."""
     sizes = wire.SIZES[version]
