@@ -9,7 +9,7 @@ from dataclasses import replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
-from xdplb.facts import Attached, Link, Neighbour, Prepared, Running, Split, Usage, Way
+from xdplb.facts import Attached, Found, Link, Neighbour, Prepared, Running, Split, Usage, Way
 from xdplb.model import IPV4, IPV6, Backend, Mode, PortRange
 from xdplb.request import Request, Service, simple_request
 from xdplb.saved import Restored, Saved, Skip
@@ -147,6 +147,16 @@ class FakeMachine:
     def describe(self, program_id: int) -> str:
         return f"program {program_id}"
 
+    def found(self) -> list[Found]:
+        return [
+            Found(
+                item.program_id,
+                {interface.index: interface.mode for interface in item.state.interfaces},
+                item.state.restore,
+            )
+            for item in self.balancers
+        ]
+
     def running(self) -> list[Running]:
         return self.balancers
 
@@ -217,6 +227,7 @@ class FakeMachine:
 
     def verdicts(self, running: Running) -> dict[str, int]:
         del running
+        self._step("verdicts")
         return {"forward": 5}
 
     def save_flows(self, running: Running, interfaces: Sequence[str]) -> Saved:

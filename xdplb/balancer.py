@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from xdplb import live
-from xdplb.errors import NotReadyError
+from xdplb.errors import BusyError, NotReadyError
+from xdplb.facts import Found, Running
 from xdplb.model import (
     Backend,
     BackendStatus,
@@ -22,7 +23,7 @@ from xdplb.wire import NO_TRAFFIC, BackendCode
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from xdplb.facts import Running, Usage
+    from xdplb.facts import Usage
     from xdplb.machine import Machine
     from xdplb.model import Address
     from xdplb.request import Request
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from xdplb.startup import Report
     from xdplb.state import AttachedTo, Installed, Side
     from xdplb.wire import BackendRecord
+
+_STATUS_ATTEMPTS = 3
+_Known = TypeVar("_Known", Found, Running)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,7 @@ class Balancer:
         return start(self._machine, request, saved)
 
     def down(self, interfaces: Sequence[str] = ()) -> list[Stopped]:
-        """End balancers, and put back what they changed.
+        """End balancers, also of another version of xdplb, and put back what they changed.
 
         Args:
             interfaces: Only those that sit on one of these; empty for all.
@@ -80,38 +84,33 @@ class Balancer:
         """
         self._machine.require_privileges()
         with self._machine.lock():
-            return [self._stop(item) for item in self._chosen(interfaces)]
+            return [self._stop(item) for item in self._chosen(self._machine.found(), interfaces)]
 
-    def _chosen(self, interfaces: Sequence[str]) -> list[Running]:
-        running = self._machine.running()
+    def _chosen(self, there: list[_Known], interfaces: Sequence[str]) -> list[_Known]:
         if interfaces:
             indexes = {self._machine.link(name).index for name in interfaces}
-            chosen = [
-                item
-                for item in running
-                if indexes & {interface.index for interface in item.state.interfaces}
-            ]
-            if running and not chosen:
+            chosen = [item for item in there if indexes & item.indexes]
+            if there and not chosen:
                 raise NotReadyError(
                     f"no balancer on {', '.join(interfaces)}", "'xdplb status' shows where one is"
                 )
             return chosen
-        return running
+        return there
 
-    def _stop(self, running: Running) -> Stopped:
+    def _stop(self, found: Found) -> Stopped:
         machine = self._machine
         names = []
-        maps = machine.map_ids(running.program_id)
-        for item in running.state.interfaces:
-            name = machine.interface_name(item.index)
+        maps = machine.map_ids(found.program_id)
+        for index, mode in found.modes.items():
+            name = machine.interface_name(index)
             if name is None:
                 continue
             names.append(name)
-            machine.detach(item.index, name, running.program_id, item.mode)
-        for restore in running.state.restore:
+            machine.detach(index, name, found.program_id, mode)
+        for restore in found.restore:
             machine.restore(restore)
         machine.await_freed(maps)
-        return Stopped(tuple(names), running.program_id)
+        return Stopped(tuple(names), found.program_id)
 
     @contextmanager
     def changing(self, interface: str | None) -> Iterator[Running]:
@@ -133,7 +132,7 @@ class Balancer:
         Raises:
             NotReadyError: There is none, or no telling which.
         """
-        chosen = self._chosen([interface] if interface else ())
+        chosen = self._chosen(self._machine.running(), [interface] if interface else ())
         if not chosen:
             raise NotReadyError("no balancer is up", "'xdplb up' starts one")
         if len(chosen) > 1:
@@ -213,8 +212,15 @@ class Balancer:
             return live.edit(self._machine, running, backend, how, service)
 
     def status(self) -> list[BalancerStatus]:
-        """Everything that is known of every balancer here."""
+        """Everything that is known of every balancer here.
+
+        Raises:
+            BusyError: They were replaced again and again while they were read.
+        """
         self._machine.require_privileges()
+        for _ in range(_STATUS_ATTEMPTS):
+            with suppress(BusyError):
+                return [self._status(item) for item in self._machine.running()]
         return [self._status(item) for item in self._machine.running()]
 
     def _status(self, running: Running) -> BalancerStatus:

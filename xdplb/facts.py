@@ -118,6 +118,25 @@ class Attached:
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """A balancer that is attached here, of any version of xdplb: enough to take it down.
+
+    Attributes:
+        modes: How its program hangs on each interface, by the interface's index.
+        restore: What its ``up`` changed outside, as far as this version can read that.
+    """
+
+    program_id: int
+    modes: Mapping[int, Mode]
+    restore: tuple[Restore, ...]
+
+    @property
+    def indexes(self) -> frozenset[int]:
+        """The interfaces that it sits on."""
+        return frozenset(self.modes)
+
+
+@dataclass(frozen=True, slots=True)
 class Running:
     """A balancer that runs in this network namespace.
 
@@ -129,6 +148,11 @@ class Running:
     tag: str
     state: State
     records: Mapping[int, tuple[BackendRecord, ...]]
+
+    @property
+    def indexes(self) -> frozenset[int]:
+        """The interfaces that it sits on."""
+        return frozenset(item.index for item in self.state.interfaces)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from xdplb.facts import Attached, Link, Neighbour, Prepared, Running, Split, Usage, Way
+    from xdplb.facts import Attached, Found, Link, Neighbour, Prepared, Running, Split, Usage, Way
     from xdplb.model import Address, Mode, PortRange
     from xdplb.plan import Plan
     from xdplb.saved import Restored, Saved
@@ -72,6 +72,9 @@ class Machine(Protocol):
 
     def describe(self, program_id: int) -> str:
         """Words for a program that is not ours."""
+
+    def found(self) -> list[Found]:
+        """Every balancer that is attached here, of any version."""
 
     def running(self) -> list[Running]:
         """Every balancer that is attached here."""

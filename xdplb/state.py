@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from xdplb import __version__, wire
 from xdplb.config import services_from, services_to
-from xdplb.errors import TableError
+from xdplb.errors import TableError, XdplbError
 from xdplb.model import Mode, PortRange
 from xdplb.request import Request
 
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from xdplb.request import Service
 
 FORMAT: Final = 3
+_WAY_OUT: Final = (
+    "'xdplb down' ends it, and its flows with it, or use the xdplb that started it; "
+    "nothing was changed"
+)
 _LAYOUT: Final = {f"ipv{version}": sizes for version, sizes in wire.SIZES.items()}
 
 
@@ -173,10 +177,17 @@ class State:
             values = {}
         if values.pop("format", None) != FORMAT or values.pop("layout", None) != _LAYOUT:
             raise TableError(
-                f"the running balancer's records are of version {values.get('version', '?')}, "
-                f"not of {__version__}",
-                "use the xdplb that started it; nothing was changed",
+                f"the running balancer was started by xdplb {values.get('version', '?')}, whose "
+                f"records this one, {__version__}, does not read",
+                _WAY_OUT,
             )
+        try:
+            return cls._from_values(values)
+        except (LookupError, TypeError, ValueError, XdplbError) as error:
+            raise TableError("the running balancer's records are damaged", _WAY_OUT) from error
+
+    @classmethod
+    def _from_values(cls, values: dict[str, Any]) -> Self:
         return cls(
             netns=values["netns"],
             interfaces=tuple(
@@ -192,12 +203,14 @@ class State:
             vlan=values["vlan"],
             max_client_flows=values["max_client_flows"],
             verdicts=tuple(values["verdicts"]),
-            restore=tuple(Restore(**item) for item in values["restore"]),
+            restore=_restores(values),
             version=values["version"],
         )
 
 
 def _sides(values: Sequence[dict[str, Any]], services: Sequence[Service]) -> tuple[Side, ...]:
+    if sum(len(item["numbers"]) for item in values) != len(services):
+        raise ValueError(values)
     left = iter(services)
     return tuple(
         Side(
@@ -216,6 +229,18 @@ def interface_indexes(data: bytes) -> list[int]:
         return [int(item["index"]) for item in json.loads(data.rstrip(b"\0"))["interfaces"]]
     except (ValueError, KeyError, TypeError):
         return []
+
+
+def restores(data: bytes) -> tuple[Restore, ...]:
+    """What ``up`` changed, in the text of a ``meta`` map of any format, if it can be read."""
+    try:
+        return _restores(json.loads(data.rstrip(b"\0")))
+    except (ValueError, KeyError, TypeError):
+        return ()
+
+
+def _restores(values: dict[str, Any]) -> tuple[Restore, ...]:
+    return tuple(Restore(**item) for item in values["restore"])
 
 
 def _ranges(values: list[dict[str, int]]) -> tuple[PortRange, ...]:

@@ -30,7 +30,16 @@ from xdplb.model import (
     Timeouts,
 )
 from xdplb.request import Request, Service
-from xdplb.state import FORMAT, AttachedTo, Installed, Restore, Side, State, interface_indexes
+from xdplb.state import (
+    FORMAT,
+    AttachedTo,
+    Installed,
+    Restore,
+    Side,
+    State,
+    interface_indexes,
+    restores,
+)
 
 if TYPE_CHECKING:
     from xdplb.model import Address
@@ -260,7 +269,7 @@ def test_records_of_another_length_are_refused_of_either_ip_version(version: str
     document = json.loads(_state("192.0.2.10", "2001:db8::10").to_bytes())
     assert document["layout"][version] == wire.SIZES[int(version[-1])]
     document["layout"][version]["flow"] += 8
-    with pytest.raises(TableError, match="records are of version"):
+    with pytest.raises(TableError, match="does not read"):
         State.from_bytes(json.dumps(document).encode())
 
 
@@ -281,5 +290,36 @@ def test_a_state_of_another_version_is_refused(change: dict[str, Any]) -> None:
     text = json.dumps(
         {**json.loads(_state("192.0.2.10", services=1).to_bytes()), **change}
     ).encode()
-    with pytest.raises(TableError, match="records are of version"):
+    with pytest.raises(TableError, match="does not read"):
         State.from_bytes(text)
+
+
+DAMAGE: dict[str, Any] = {
+    **dict.fromkeys(("interfaces", "services", "sides", "hash_keys", "nat_ports", "restore"), 7),
+    "interfaces of no mode": {"interfaces": [{"name": "eth0", "index": 2, "mode": "fast"}]},
+    "one hash key": {"hash_keys": [1]},
+    "no service": {"services": []},
+    "a service without an address": {"services": [{"ports": [53]}]},
+    "a service of no address": {"services": [{"address": "nowhere", "ports": [53]}]},
+    "a service of no port": {"services": [{"address": "192.0.2.1", "ports": [70000]}]},
+    "no verdicts": {"verdicts": None},
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_description_is_refused(damage: str) -> None:
+    what = DAMAGE[damage]
+    document = json.loads(_state("192.0.2.10", services=1).to_bytes())
+    document.update(what if isinstance(what, dict) else {damage: what})
+    with pytest.raises(TableError, match="damaged") as refused:
+        State.from_bytes(json.dumps(document).encode())
+    assert "xdplb down" in refused.value.hint
+
+
+def test_what_another_format_changed_is_read_as_far_as_it_can_be() -> None:
+    state = _state("192.0.2.10", services=1)
+    document = {**json.loads(state.to_bytes()), "format": 99}
+    assert restores(json.dumps(document).encode()) == state.restore
+    document["restore"] = [{"something": "else"}]
+    assert restores(json.dumps(document).encode()) == ()
+    assert restores(b"junk") == ()

@@ -9,6 +9,7 @@ import pytest
 from fake_machine import OWN, FakeMachine, request, service
 
 from xdplb.balancer import Balancer
+from xdplb.errors import BusyError
 from xdplb.facts import Usage, Way
 from xdplb.model import IPV4, IPV6, BackendState, Hash, OnDown, PortRange, Protocol
 from xdplb.request import Request
@@ -31,6 +32,16 @@ def test_status_adds_up(machine: FakeMachine) -> None:
     (service,) = status.services
     assert [backend.share for backend in service.backends] == [0.75, 0.25]
     assert (service.backends[0].packets_in, service.backends[0].bytes_out) == (5, 400)
+
+
+def test_status_looks_again_when_a_balancer_goes_while_it_is_read(machine: FakeMachine) -> None:
+    Balancer(machine).up(request())
+    machine.run_on()
+    machine.fail["verdicts"] = [BusyError("gone"), BusyError("gone")]
+    assert len(Balancer(machine).status()) == 1
+    machine.fail["verdicts"] = [BusyError("gone")] * 4
+    with pytest.raises(BusyError):
+        Balancer(machine).status()
 
 
 def test_status_lists_the_services_of_both_ip_versions(machine: FakeMachine) -> None:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xdplb import source
-from xdplb.errors import PrivilegeError, TableError, surroundings
-from xdplb.facts import Running, Usage
+from xdplb.errors import BusyError, PrivilegeError, TableError, surroundings
+from xdplb.facts import Found, Running, Usage
 from xdplb.kernel import carry, clock, flows, libbpf, netns, program, reservations, tables
 from xdplb.kernel.closing import Closing
 from xdplb.kernel.compiler import Compiler, ObjectCode
@@ -172,21 +172,39 @@ class Machine(Closing):
         """Words for a program that is not ours."""
         return program.describe(program_id)
 
-    def running(self) -> list[Running]:
-        """Every balancer that is attached in this network namespace."""
-        found = []
+    def found(self) -> list[Found]:
+        """Every balancer that is attached in this network namespace, of any version."""
+        return [found for found, _ in self._attached_here()]
+
+    def _attached_here(self) -> Iterator[tuple[Found, Descriptors]]:
+        """Every balancer here with its maps, which stay open until the next one is asked for."""
         for number in program.ours():
-            with self._maps(number) as maps:
-                on = [program.attached(index) for index in tables.read_interfaces(maps)]
-                if not any(item is not None and item.program_id == number for item in on):
-                    continue  # in another namespace, on its way up or down, or not ours
-                state = tables.read_meta(maps)
-                records = {
-                    version: tuple(tables.read_backends(maps.of(version), state))
-                    for version in state.versions
+            with suppress(BusyError), self._maps(number) as maps:
+                on = {index: program.attached(index) for index in tables.read_interfaces(maps)}
+                modes = {
+                    index: item.mode
+                    for index, item in on.items()
+                    if item is not None and item.program_id == number
                 }
-                found.append(Running(number, program.tag(number), state, records))
-        return found
+                if modes:  # else in another namespace, on its way up or down, or not ours
+                    yield Found(number, modes, tables.read_restore(maps)), maps
+
+    def running(self) -> list[Running]:
+        """The same, with all that is known of them.
+
+        Raises:
+            TableError: One is of another version.
+        """
+        running = []
+        for found, maps in self._attached_here():
+            state = tables.read_meta(maps)
+            records = {
+                version: tuple(tables.read_backends(maps.of(version), state))
+                for version in state.versions
+            }
+            tag = program.tag(found.program_id)
+            running.append(Running(found.program_id, tag, state, records))
+        return running
 
     @contextmanager
     def _maps(self, program_id: int) -> Iterator[Descriptors]:

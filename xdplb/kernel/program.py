@@ -284,10 +284,26 @@ def await_freed(ids: Sequence[int]) -> None:
 
 
 def open_maps(number: int) -> Descriptors:
-    """Open the maps of a program; none if it has gone."""
+    """Open the maps of a program: all of them, because it is held meanwhile.
+
+    Raises:
+        BusyError: It has gone.
+    """
+    program_fd = libbpf.program_fd(number)
+    if program_fd is None:
+        raise BusyError(
+            "the balancer was taken down or replaced at the same time",
+            "run this again; 'xdplb status' shows what is up now",
+        )
     maps = Descriptors()
-    for map_id in map_ids(number):
-        map_fd = libbpf.map_fd(map_id)
-        if map_fd is not None:
-            maps.add(libbpf.map_info(map_fd).name.decode(), map_fd)
+    try:
+        for map_id in libbpf.program_info(program_fd)[1]:
+            map_fd = libbpf.map_fd(map_id)
+            if map_fd is not None:
+                maps.add(libbpf.map_info(map_fd).name.decode(), map_fd)
+    except BaseException:
+        maps.close()
+        raise
+    finally:
+        os.close(program_fd)
     return maps

@@ -16,7 +16,7 @@ from xdplb.kernel.program import META, Descriptors, Maps, map_name
 from xdplb.model import MAX_PORT
 from xdplb.plan import TABLES_PER_SERVICE
 from xdplb.selection import MAGLEV_SIZE
-from xdplb.state import State, interface_indexes
+from xdplb.state import Restore, State, interface_indexes, restores
 from xdplb.wire import BackendCode, BackendRecord, FlowCode, ServiceRecord, StatsRecord
 
 if TYPE_CHECKING:
@@ -405,6 +405,11 @@ def _meta_text(maps: Descriptors) -> bytes:
 def read_interfaces(maps: Descriptors) -> list[int]:
     """The interfaces that a balancer of any version says it sits on; none if it is no balancer."""
     return interface_indexes(_meta_text(maps))
+
+
+def read_restore(maps: Descriptors) -> tuple[Restore, ...]:
+    """What a balancer of any version changed outside, as far as this one can read that."""
+    return restores(_meta_text(maps))
 
 
 def read_meta(maps: Descriptors) -> State:
