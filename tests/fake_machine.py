@@ -130,6 +130,10 @@ class FakeMachine:
         del ifindex
         self.managed.append(address)
 
+    def unmanage_all(self) -> None:
+        assert self.locked
+        self.managed.clear()
+
     def prepare(self, link: Link) -> Prepared:
         del link
         return self.prepared

@@ -84,7 +84,11 @@ class Balancer:
         """
         self._machine.require_privileges()
         with self._machine.lock():
-            return [self._stop(item) for item in self._chosen(self._machine.found(), interfaces)]
+            there = self._machine.found()
+            stopped = [self._stop(item) for item in self._chosen(there, interfaces)]
+            if len(stopped) == len(there):  # what is left now was left by a killed command
+                self._machine.unmanage_all()
+            return stopped
 
     def _chosen(self, there: list[_Known], interfaces: Sequence[str]) -> list[_Known]:
         if interfaces:

@@ -72,11 +72,13 @@ class Neighbour:
         mac: Six bytes; None while it is not known.
         is_permanent: An administrator set it.
         is_managed: The kernel keeps asking for it by itself.
+        is_ours: And does so because xdplb wanted it.
     """
 
     mac: bytes | None
     is_permanent: bool = False
     is_managed: bool = False
+    is_ours: bool = False
 
 
 @dataclass(frozen=True, slots=True)

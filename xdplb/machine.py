@@ -58,6 +58,9 @@ class Machine(Protocol):
     def manage(self, ifindex: int, address: Address) -> None:
         """Let the kernel keep asking for a next hop."""
 
+    def unmanage_all(self) -> None:
+        """Let the kernel ask no more for any next hop that ``manage`` was called for."""
+
     def prepare(self, link: Link) -> Prepared:
         """Make sure that what a native program sends by ``link`` arrives."""
 

@@ -258,16 +258,27 @@ def watch(
         for item in (old.state.restore if old else ())
         if item.what == "neighbour"
     }
+    others = {
+        (item.ifindex, item.address)
+        for found in machine.found()
+        for item in found.restore
+        if item.what == "neighbour"
+    }
     restore = []
     for index, address in places:
+        place = (index, f"{address}")
         there = known.get((index, address))
-        mine = ours.get((index, f"{address}"))
-        if there is not None and (there.is_permanent or there.is_managed):
-            restore += [mine] if mine else []
-            continue
-        item = mine or Restore(
-            "neighbour", machine.namespace(), index, f"{address}", existed=there is not None
+        item = ours.get(place) or Restore(
+            "neighbour",
+            machine.namespace(),
+            *place,
+            existed=there is not None and not there.is_managed,
         )
+        if there is not None and (there.is_permanent or there.is_managed):
+            is_left = there.is_ours and place not in others  # by a command that was killed
+            if place in ours or is_left:
+                restore.append(item)
+            continue
         undo.callback(machine.restore, item)
         machine.manage(index, address)
         restore.append(item)

@@ -200,6 +200,24 @@ def test_down_with_nothing_up_succeeds(machine: FakeMachine) -> None:
     assert Balancer(machine).down(["eth0"]) == []
 
 
+def test_a_next_hop_that_a_killed_command_left_is_taken_over(machine: FakeMachine) -> None:
+    first, second = (IPv4Address(f"192.0.2.{last}") for last in (10, 11))
+    machine.known = {
+        (2, first): Neighbour(MAC, is_managed=True, is_ours=True),
+        (2, second): Neighbour(MAC, is_managed=True),
+    }
+    Balancer(machine).up(request())
+    assert machine.managed == []
+    assert [item.address for item in machine.loaded[0][1].restore] == [f"{first}"]
+    assert not machine.loaded[0][1].restore[0].existed
+
+
+def test_the_last_down_forgets_what_a_killed_command_left(machine: FakeMachine) -> None:
+    machine.managed = [IPv4Address("192.0.2.77")]
+    Balancer(machine).down()
+    assert machine.managed == []
+
+
 def test_up_with_both_ip_versions_makes_a_plan_and_a_program_of_each(machine: FakeMachine) -> None:
     report = Balancer(machine).up(request(*BOTH, services=SERVICES))
     ((plans, state),) = machine.loaded

@@ -6,7 +6,6 @@ import errno
 import socket
 import time
 from ipaddress import ip_address
-from itertools import product
 from typing import TYPE_CHECKING, Any, Final
 
 from pyroute2 import IPRoute
@@ -25,7 +24,7 @@ from xdplb.model import IPV4
 from xdplb.wire import NO_TAG, vlan_tag
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from xdplb.model import Address
 
@@ -40,13 +39,31 @@ _SETTLED_WITHIN_S: Final = 3.0
 _SETTLED_POLL_S: Final = 0.02
 _SCOPE_UNIVERSE: Final = 0
 _NUD_VALID: Final = 0x02 | 0x04 | 0x08 | 0x10 | 0x80 | 0x40
+_NUD_STALE: Final = 0x04
 _NUD_PERMANENT: Final = 0x80
+_NUD_NOARP: Final = 0x40
+_GROUP: Final = 0x01  # of a MAC address's first byte: not that of one host
+_PROTOCOL: Final = 0x78
+"""What a managed neighbour is marked with, so that one that a killed command left is known again
+(NDA_PROTOCOL, kernel 4.20; the number is nobody else's in /etc/iproute2/rt_protos)."""
 _EXT_MANAGED: Final = 1
 _MAC_LENGTH: Final = 6
 
 
 def _family(version: int) -> int:
     return socket.AF_INET if version == IPV4 else socket.AF_INET6
+
+
+def _mac(message: Any) -> bytes | None:  # noqa: ANN401 - netlink attributes
+    """The MAC address of a neighbour; None while it is not known.
+
+    The kernel takes every address for a broadcast where a namespace has no address yet.
+    """
+    text = message.get_attr("NDA_LLADDR")
+    if not text or not message["state"] & _NUD_VALID:
+        return None
+    mac = bytes.fromhex(text.replace(":", ""))
+    return None if message["state"] & _NUD_NOARP and mac[0] & _GROUP else mac
 
 
 def _tag(vlan: Any) -> bytes:  # noqa: ANN401 - netlink attributes
@@ -179,17 +196,31 @@ class Network(Closing):
 
     def neighbours(self, indexes: Sequence[int]) -> Mapping[tuple[int, Address], Neighbour]:
         """The neighbours on some interfaces, by interface and address."""
-        known = {}
-        for index, family in product(dict.fromkeys(indexes), (socket.AF_INET, socket.AF_INET6)):
-            for message in self._netlink.get_neighbours(ifindex=index, family=family):
-                mac = message.get_attr("NDA_LLADDR")
-                is_valid = message["state"] & _NUD_VALID
-                known[index, ip_address(message.get_attr("NDA_DST"))] = Neighbour(
-                    bytes.fromhex(mac.replace(":", "")) if mac and is_valid else None,
-                    bool(message["state"] & _NUD_PERMANENT),
-                    bool((message.get_attr("NDA_FLAGS_EXT") or 0) & _EXT_MANAGED),
-                )
+        known: dict[tuple[int, Address], Neighbour] = {}
+        for index in dict.fromkeys(indexes):
+            known.update(self._neighbours(ifindex=index))
         return known
+
+    def _neighbours(self, **match: int) -> Iterator[tuple[tuple[int, Address], Neighbour]]:
+        for family in (socket.AF_INET, socket.AF_INET6):
+            for message in self._netlink.get_neighbours(family=family, **match):
+                is_managed = bool((message.get_attr("NDA_FLAGS_EXT") or 0) & _EXT_MANAGED)
+                key = message["ifindex"], ip_address(message.get_attr("NDA_DST"))
+                yield (
+                    key,
+                    Neighbour(
+                        _mac(message),
+                        bool(message["state"] & _NUD_PERMANENT),
+                        is_managed,
+                        is_managed and message.get_attr("NDA_PROTOCOL") == _PROTOCOL,
+                    ),
+                )
+
+    def unmanage_all(self) -> None:
+        """Forget every next hop that ``manage`` has made the kernel ask for."""
+        ours = [key for key, neighbour in self._neighbours() if neighbour.is_ours]
+        for index, address in ours:
+            self.unmanage(index, address, existed=False)
 
     def manage(self, index: int, address: Address) -> None:
         """Let the kernel ask for ``address`` now, and for as long as the entry is there.
@@ -200,18 +231,19 @@ class Network(Closing):
         Raises:
             PrivilegeError: The process may not.
         """
-        self._neighbour("replace", index, address, flags_ext=_EXT_MANAGED, state=0)
+        self._neighbour(
+            "replace", index, address, flags_ext=_EXT_MANAGED, state=0, protocol=_PROTOCOL
+        )
 
     def unmanage(self, index: int, address: Address, *, existed: bool) -> None:
         """Undo ``manage``: forget the entry, or leave it as an ordinary one."""
         known = self.neighbours([index]).get((index, address))
         if known is None or not known.is_managed:
             return
+        self._neighbour("del", index, address)  # which alone takes the mark off
         if existed and known.mac:
             mac = known.mac.hex(":")
-            self._neighbour("replace", index, address, flags_ext=0, state=0x04, lladdr=mac)
-        else:
-            self._neighbour("del", index, address)
+            self._neighbour("replace", index, address, state=_NUD_STALE, lladdr=mac)
 
     def _neighbour(self, command: str, index: int, address: Address, **more: Any) -> None:  # noqa: ANN401 - netlink attributes
         try:

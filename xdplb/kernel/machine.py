@@ -144,6 +144,10 @@ class Machine(Closing):
         """Let the kernel keep asking for a next hop."""
         self._network.manage(ifindex, address)
 
+    def unmanage_all(self) -> None:
+        """Let the kernel ask no more for any next hop that xdplb made it ask for."""
+        self._network.unmanage_all()
+
     def prepare(self, link: Link) -> Prepared:
         """Make sure that what a native program sends by ``link`` arrives."""
         from xdplb.kernel import veth  # noqa: PLC0415 - pyroute2, see above
