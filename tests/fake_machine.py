@@ -72,6 +72,8 @@ class FakeMachine:
         """What flows were restored: where, over which interfaces, and what was attached then."""
         self.locked = False
         self.prepared = Prepared(redirect=False)
+        self.switched: list[Restore] = []
+        self.gro_warning = ""
         self.splits: dict[str, Split] = {}
         self.ids: dict[int, int] = {}
         self.usages = {
@@ -137,6 +139,11 @@ class FakeMachine:
     def prepare(self, link: Link) -> Prepared:
         del link
         return self.prepared
+
+    def switch_gro(self, item: Restore) -> str:
+        self._step("switch_gro")
+        self.switched.append(item)
+        return self.gro_warning
 
     def split(self, link: Link) -> Split:
         return self.splits.get(link.name, Split())

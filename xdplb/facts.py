@@ -83,11 +83,11 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """How packets leave by an interface, and what was done for that.
+    """How packets leave by an interface, and what is to be done for that.
 
     Attributes:
         redirect: By bpf_redirect(); else by XDP_TX.
-        restore: What ``down`` has to put back.
+        restore: What is to be switched, as ``down`` has to put it back.
         warning: What a person has to do, where we could not.
     """
 

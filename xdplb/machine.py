@@ -62,7 +62,10 @@ class Machine(Protocol):
         """Let the kernel ask no more for any next hop that ``manage`` was called for."""
 
     def prepare(self, link: Link) -> Prepared:
-        """Make sure that what a native program sends by ``link`` arrives."""
+        """What makes sure that what a native program sends by ``link`` arrives."""
+
+    def switch_gro(self, item: Restore) -> str:
+        """Switch GRO on where ``item`` switches it off; returns a warning or nothing."""
 
     def split(self, link: Link) -> Split:
         """Make sure that no super-packet meets a generic program on ``link``."""

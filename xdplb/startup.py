@@ -294,16 +294,16 @@ def _start_in(
 ) -> tuple[Report, State, list[tuple[int, Plan]]]:
     """Compile, load and attach in one mode; returns also whose services' flows have to end."""
     with ExitStack() as held, ExitStack() as undo:
-        ports, changed, notes = _prepare(machine, scene, mode, undo)
+        ground = _prepare(machine, scene, mode, undo)
         plans = [
-            make_plan(scene.request, _facts(scene, ports, version))
+            make_plan(scene.request, _facts(scene, ground.ports, version))
             for version in scene.request.versions
         ]
         share = shares_ports(scene.request.services, scene.ephemeral)
         code = machine.compile({plan.version: flags(plan, shares_ports=share) for plan in plans})
         known = machine.neighbours([hop.ifindex for hop in scene.hops.values()])
         plans = [with_macs(plan, known) for plan in plans]
-        state = describe(plans, machine.namespace(), [*watched, *changed])
+        state = describe(plans, machine.namespace(), [*watched, *ground.changed])
         program_fd = machine.load(code, plans, state, scene.old)
         held.callback(os.close, program_fd)
         old_fd = machine.hold(scene.old.program_id) if scene.old else None
@@ -313,7 +313,8 @@ def _start_in(
         restored = None
         if scene.old is None:  # the first packet is to meet its flow
             restored = _restore(machine, program_id, state, plans, saved)
-        _attach(machine, scene, ports, (program_fd, old_fd), undo)
+        notes = [*ground.notes, *_switch_gro(machine, scene, ground, undo)]
+        _attach(machine, scene, ground.ports, (program_fd, old_fd), undo)
         if scene.old is not None:  # the old program would not know these flows
             restored = _restore(machine, program_id, state, plans, saved)
         plans = _resolve_late(machine, plans, program_id)
@@ -347,11 +348,25 @@ def _restore(
     return machine.restore_flows(Running(program_id, "", state, records), names, saved)
 
 
-def _prepare(
-    machine: Machine, scene: Scene, mode: Mode, undo: ExitStack
-) -> tuple[tuple[Port, ...], list[Restore], list[str]]:
-    """How to leave by each interface, what was changed for that, and what a person must know."""
-    ports = []
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """How to leave by each interface, and what that takes.
+
+    Attributes:
+        changed: What ``down`` has to put back.
+        gro: Those of them that are still to be switched.
+        notes: What a person must know.
+    """
+
+    ports: tuple[Port, ...]
+    changed: list[Restore]
+    gro: list[Restore]
+    notes: list[str]
+
+
+def _prepare(machine: Machine, scene: Scene, mode: Mode, undo: ExitStack) -> _Ground:
+    """Find out how to leave by each interface; only packets that come in are seen to at once."""
+    ports, gro = [], []
     changed, notes = _split(machine, scene, mode, undo)
     changed += [
         item for item in (scene.old.state.restore if scene.old else ()) if item.what == "gro"
@@ -361,13 +376,29 @@ def _prepare(
         if mode is Mode.NATIVE:
             prepared = machine.prepare(link)
             redirect = prepared.redirect
-            if prepared.restore is not None and prepared.restore not in changed:
-                undo.callback(machine.restore, prepared.restore)
-                changed.append(prepared.restore)
+            if prepared.restore is not None:
+                gro.append(prepared.restore)
+                if prepared.restore not in changed:
+                    changed.append(prepared.restore)
             if prepared.warning:
                 notes.append(prepared.warning)
         ports.append(Port(link.name, link.index, link.mac, mode, redirect, link.mtu))
-    return tuple(ports), changed, notes
+    return _Ground(tuple(ports), changed, gro, notes)
+
+
+def _switch_gro(machine: Machine, scene: Scene, ground: _Ground, undo: ExitStack) -> list[str]:
+    """Let the peers take what the program will send; returns what a person must know.
+
+    That is done last: from then on until the program is attached, which knows how to put it
+    back, nobody but this process knows.
+    """
+    old = scene.old.state.restore if scene.old else ()
+    notes = []
+    for item in ground.gro:
+        if item not in old:
+            undo.callback(machine.restore, item)
+        notes.append(machine.switch_gro(item))
+    return [note for note in notes if note]
 
 
 def _split(

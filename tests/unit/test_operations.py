@@ -61,6 +61,12 @@ def test_a_peer_out_of_reach_is_told_to_the_user(machine: FakeMachine) -> None:
     assert Balancer(machine).up(request()).notes == (machine.prepared.warning,)
 
 
+def test_gro_that_cannot_be_switched_is_a_note(machine: FakeMachine) -> None:
+    machine.prepared = Prepared(redirect=True, restore=GRO)
+    machine.gro_warning = "it stays off"
+    assert Balancer(machine).up(request()).notes == ("it stays off",)
+
+
 def test_what_the_kernel_knows_already_is_used(machine: FakeMachine) -> None:
     machine.known[2, IPv4Address("192.0.2.10")] = Neighbour(MAC, is_permanent=True)
     report = Balancer(machine).up(request())
@@ -87,8 +93,8 @@ def test_a_failed_step_undoes_the_ones_before(
     with pytest.raises(type(error)):
         Balancer(machine).up(request())
     assert machine.programs == {}
+    assert (GRO in machine.restored) == (GRO in machine.switched) == (step == "attach")
     if step != "manage":
-        assert GRO in machine.restored
         assert [item.what for item in machine.restored].count("neighbour") == 2
 
 

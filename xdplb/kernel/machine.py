@@ -149,10 +149,16 @@ class Machine(Closing):
         self._network.unmanage_all()
 
     def prepare(self, link: Link) -> Prepared:
-        """Make sure that what a native program sends by ``link`` arrives."""
+        """What makes sure that what a native program sends by ``link`` arrives."""
         from xdplb.kernel import veth  # noqa: PLC0415 - pyroute2, see above
 
         return veth.prepare(link, self._network)
+
+    def switch_gro(self, item: Restore) -> str:
+        """Switch GRO on where ``item`` switches it off; returns a warning or nothing."""
+        from xdplb.kernel import veth  # noqa: PLC0415 - pyroute2, see above
+
+        return veth.switch_gro(item)
 
     def split(self, link: Link) -> Split:
         """Make sure that no super-packet meets a generic program on ``link``."""
@@ -277,6 +283,9 @@ class Machine(Closing):
 
     def detach(self, ifindex: int, name: str, program_id: int, mode: Mode) -> None:
         """Take the program off one interface."""
+        # The slow import of what puts back does not lie between taking off and putting back.
+        from xdplb.kernel import veth  # noqa: F401, PLC0415
+
         program.detach(ifindex, name, program_id, mode)
 
     def hold(self, program_id: int) -> int | None:

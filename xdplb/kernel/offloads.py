@@ -18,17 +18,24 @@ SEGMENTATION: Final = ("tx-tcp-segmentation", "tx-tcp6-segmentation", "tx-udp-se
 """What a stack leaves to its device to cut; it cuts by itself without."""
 
 
-def switch_gro(name: str, *, on: bool) -> bool:
-    """Set GRO of an interface; returns what it was.
+def has_gro(name: str) -> bool:
+    """Whether GRO of an interface is on.
 
     Raises:
         OSError: The kernel said no.
     """
     with Ethtool() as tool:
-        was_on = bool(tool.get_offload_flags(name)[GRO])
-        if was_on != on:
-            tool.set_offload_flag(name, GRO, on)
-        return was_on
+        return bool(tool.get_offload_flags(name)[GRO])
+
+
+def switch_gro(name: str, *, on: bool) -> None:
+    """Set GRO of an interface.
+
+    Raises:
+        OSError: The kernel said no.
+    """
+    with Ethtool() as tool:
+        tool.set_offload_flag(name, GRO, on)
 
 
 def switch(name: str, features: Sequence[str], *, on: bool) -> tuple[list[str], list[str]]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def prepare(link: Link, network: Network) -> Prepared:
-    """Make the peer of ``link`` take what a native program sends."""
+    """What makes the peer of ``link`` take what a native program sends."""
     if link.peer_index is None:
         return Prepared(redirect=False)
     path, is_found = _peer_namespace(link, network)
@@ -48,16 +48,27 @@ def prepare(link: Link, network: Network) -> Prepared:
         attached = program.attached(link.peer_index)
         if attached is not None and attached.mode is Mode.NATIVE:
             return Prepared(redirect=False)
+        with suppress(OSError):
+            if offloads.has_gro(name):
+                return Prepared(redirect=True)
+        return Prepared(redirect=True, restore=Restore("gro", netns.identity(), link.peer_index))
+
+
+def switch_gro(item: Restore) -> str:
+    """Switch GRO on where ``item`` switches it off; returns what a person has to do, or nothing."""
+    path = _path_of(item.netns)
+    with netns.inside(path):
+        name = netns.interface_name(item.ifindex)
+        if name is None:
+            return ""
         try:
-            was_on = offloads.switch_gro(name, on=True)
+            offloads.switch_gro(name, on=True)
         except OSError as error:
-            return Prepared(
-                redirect=True,
-                warning=f"GRO of {name}, the peer of {link.name}, stays off "
-                f"({error.strerror}): run 'ethtool -K {name} gro on' in its namespace",
+            return (
+                f"GRO of {name}, the peer of the balancer, stays off "
+                f"({error.strerror}): run 'ethtool -K {name} gro on' in its namespace"
             )
-        restore = None if was_on else Restore("gro", netns.identity(), link.peer_index)
-        return Prepared(redirect=True, restore=restore)
+    return ""
 
 
 def split(link: Link, network: Network) -> Split:
@@ -119,11 +130,9 @@ def restore(item: Restore, network: Network) -> None:
     if item.what == "neighbour":
         network.unmanage(item.ifindex, ip_address(item.address), existed=item.existed)
         return
-    path = None
-    if item.netns != netns.identity():
-        path = next((path for path in netns.candidates() if _inode(path) == item.netns), None)
-        if path is None:
-            return  # the namespace has gone, and the interface with it
+    path = _path_of(item.netns)
+    if path is None and item.netns != netns.identity():
+        return  # the namespace has gone, and the interface with it
     with netns.inside(path):
         name = netns.interface_name(item.ifindex)
         if name is None:
@@ -133,6 +142,13 @@ def restore(item: Restore, network: Network) -> None:
             return
         with suppress(OSError):
             offloads.switch_gro(name, on=False)
+
+
+def _path_of(number: int) -> Path | None:
+    """Where the namespace with that inode is; None for the current one, or if it has gone."""
+    if number == netns.identity():
+        return None
+    return next((path for path in netns.candidates() if _inode(path) == number), None)
 
 
 def _inode(path: Path) -> int:
