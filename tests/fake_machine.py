@@ -224,9 +224,9 @@ class FakeMachine:
         self._step("end_services")
         self.ended.append((program_id, plan))
 
-    def change(self, running: Running, plan: Plan, state: State) -> None:
+    def change(self, running: Running, plans: Sequence[Plan], state: State) -> None:
         self._step("change")
-        self.changed.append((running.program_id, plan, state))
+        self.changed += [(running.program_id, plan, state) for plan in plans]
 
     def usage(self, running: Running, version: int) -> Usage:
         assert version in running.state.versions

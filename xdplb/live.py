@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from xdplb.plan import Plan
     from xdplb.request import Request, Service
     from xdplb.state import Side, State
+    from xdplb.wire import BackendRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Change:
 
 
 def add(machine: Machine, running: Running, new: Backend, service: str | None = None) -> Change:
-    """Give services another backend.
+    """Give services another backend; or finish that, where it was interrupted.
 
     Args:
         machine: Where.
@@ -59,16 +60,20 @@ def add(machine: Machine, running: Running, new: Backend, service: str | None = 
         raise InvalidValueError(
             "the balancer has several services", "say which one with --service NAME"
         )
-    for item in mine:
-        if _find(item, new) is not None:
-            raise InvalidValueError(
-                f"backend {new} is there already", "'xdplb backend list' shows all of them"
-            )
-    return _apply(machine, running, new, mine, lambda item: (*item.backends, new))
+    there = [item for item in mine if _find(item, new) is not None]
+    finished = [item for item in there if _has_share(machine, running, item, new)]
+    if there and finished == there:
+        raise InvalidValueError(
+            f"backend {new} is there already", "'xdplb backend list' shows all of them"
+        )
+    lacking = [item for item in mine if item not in finished]
+    return _apply(machine, running, new, lacking, lambda item: (*_others(item, new), new))
 
 
 def remove(machine: Machine, running: Running, gone: Backend, service: str | None = None) -> Change:
     """Take a backend away: its flows find another one with their next packet.
+
+    Also one whose adding was interrupted.
 
     Args:
         machine: Where.
@@ -80,18 +85,12 @@ def remove(machine: Machine, running: Running, gone: Backend, service: str | Non
         XdplbError: There is no such backend, or a service has no other one.
     """
     mine = _with_backend(running, gone, service)
-    if any(len(item.backends) == 1 for item in mine):
+    if not all(_others(item, gone) for item in mine):
         raise InvalidValueError(
             f"backend {gone} is the only one of its service",
             "add another one first; 'xdplb down' ends the balancer",
         )
-    return _apply(
-        machine,
-        running,
-        gone,
-        mine,
-        lambda item: tuple(one for one in item.backends if _key(one) != _key(gone)),
-    )
+    return _apply(machine, running, gone, mine, lambda item: _others(item, gone))
 
 
 def edit(
@@ -175,6 +174,35 @@ def _find(service: Service, which: Backend) -> Backend | None:
     return next((item for item in service.backends if _key(item) == _key(which)), None)
 
 
+def _others(service: Service, which: Backend) -> tuple[Backend, ...]:
+    return tuple(item for item in service.backends if _key(item) != _key(which))
+
+
+def _records(running: Running, service: Service, which: Backend) -> dict[int, BackendRecord]:
+    """What is written of a backend of a service, by number."""
+    side = running.state.side(which.address.version)
+    numbers = {item.number for item in (side.services if side else ()) if item.service == service}
+    return {
+        number: record
+        for number, record in enumerate(running.records[which.address.version] if side else ())
+        if record.service in numbers
+        and (record.address, record.port) == _key(which)
+        and record.state is not BackendCode.UNUSED
+    }
+
+
+def _has_share(machine: Machine, running: Running, service: Service, which: Backend) -> bool:
+    """Whether new flows of a service go to a backend of it, if they should."""
+    known = _find(service, which)
+    if known is None or known.state is not BackendState.UP or not known.weight:
+        return True
+    shares = machine.usage(running, which.address.version).shares
+    return any(
+        record.state is not BackendCode.UP or shares.get(number)
+        for number, record in _records(running, service, which).items()
+    )
+
+
 def _of_version(running: Running, backend: Backend, service: str | None) -> list[Service]:
     """The services that a backend could be one of.
 
@@ -198,13 +226,15 @@ def _of_version(running: Running, backend: Backend, service: str | None) -> list
 
 
 def _with_backend(running: Running, which: Backend, service: str | None) -> list[Service]:
-    """The services that have a backend.
+    """The services that have a backend, if only half.
 
     Raises:
         InvalidValueError: There are none.
     """
     every = [item for item in running.state.services if service is None or item.is_called(service)]
-    found = [item for item in every if _find(item, which) is not None]
+    found = [
+        item for item in every if _find(item, which) is not None or _records(running, item, which)
+    ]
     if not found:
         raise InvalidValueError(
             f"there is no backend {which}", "'xdplb backend list' shows the ones there are"
@@ -249,22 +279,20 @@ def rewrite(
     Raises:
         XdplbError: And then nothing is changed.
     """
-    unresolved: list[Backend] = []
     with ExitStack() as undo:
         changes = []
         state = running.state
         for version in versions:
             plan, state = _plan(machine, running, state, request, version, undo)
             changes.append(plan)
-        for plan in changes:
-            machine.change(running, plan, state)
-            unresolved += [
-                target.backend
-                for target, number in plan.numbers.items()
-                if plan.records[number].mac is None
-            ]
+        machine.change(running, changes, state)
         undo.pop_all()
-    return unresolved
+    return [
+        target.backend
+        for plan in changes
+        for target, number in plan.numbers.items()
+        if plan.records[number].mac is None
+    ]
 
 
 def _plan(  # noqa: PLR0913 - all that a plan depends on

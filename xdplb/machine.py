@@ -123,8 +123,8 @@ class Machine(Protocol):
     def end_services(self, program_id: int, plan: Plan) -> None:
         """End the flows of the services that a plan has removed."""
 
-    def change(self, running: Running, plan: Plan, state: State) -> None:
-        """Write what of a plan differs from what runs, and the new description."""
+    def change(self, running: Running, plans: Sequence[Plan], state: State) -> None:
+        """Write what of some plans differs from what runs, and then the new description."""
 
     def usage(self, running: Running, version: int) -> Usage:
         """The counters of a running balancer for one IP version."""

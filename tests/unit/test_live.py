@@ -124,6 +124,14 @@ def test_what_makes_no_sense_is_refused(machine: FakeMachine, change: object, re
     assert machine.changed == []
 
 
+def test_a_backend_whose_adding_was_interrupted_is_added_for_good(machine: FakeMachine) -> None:
+    machine.usages = {4: replace(machine.usages[4], shares={0: 1})}  # none for 192.0.2.11
+    Balancer(machine).add_backend(replace(ELEVEN, weight=3))
+    plan, _ = changed(machine)
+    assert [record.weight for record in plan.records] == [1, 3]
+    assert set(shares(plan)) == {0, 1}
+
+
 def test_the_last_backend_stays() -> None:
     machine = FakeMachine()
     Balancer(machine).up(request("192.0.2.10"))

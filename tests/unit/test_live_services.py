@@ -39,6 +39,8 @@ def _up(*services: Service) -> FakeMachine:
     Balancer(machine).up(Request(("eth0",), services))
     machine.run_on()
     machine.managed.clear()
+    everywhere = dict.fromkeys(range(16), 1)
+    machine.usages[IPV4] = replace(machine.usages[IPV4], shares=everywhere)
     return machine
 
 
@@ -90,6 +92,53 @@ def test_a_name_stands_for_all_services_that_have_it() -> None:
         [f"{TEN}", f"{TWELVE}"],
         [f"{TEN6}", f"{ELEVEN6}"],
     ]
+
+
+def _half(machine: FakeMachine, *gone: int, shares: dict[int, int]) -> None:
+    """Let some records be unused, and a table have these shares."""
+    running = machine.balancers[0]
+    records = tuple(
+        item._replace(state=BackendCode.UNUSED) if number in gone else item
+        for number, item in enumerate(running.records[IPV4])
+    )
+    machine.balancers = [replace(running, records={**running.records, IPV4: records})]
+    machine.usages[IPV4] = replace(machine.usages[IPV4], shares=shares)
+
+
+@pytest.mark.parametrize(
+    ("gone", "shares"),
+    [((), {0: 1, 1: 1, 2: 1}), ((3,), {0: 1, 1: 1, 2: 1}), ((1, 3), {0: 1, 2: 1})],
+    ids=["no share in one", "no record in one", "no record at all"],
+)
+def test_adding_completes_what_is_missing_in_any_service(
+    gone: tuple[int, ...], shares: dict[int, int]
+) -> None:
+    machine = _up(DNS, DNS_TCP)
+    _half(machine, *gone, shares=shares)
+    Balancer(machine).add_backend(ELEVEN)
+    plan, state = _changed(machine)
+    assert _backends(state) == [[f"{TEN}", f"{ELEVEN}"]] * 2
+    assert (set(plan.tables[0]), set(plan.tables[1])) == ({0, 1}, {2, 3})
+    assert [record.state for record in plan.records] == [BackendCode.UP] * 4
+
+
+def test_a_backend_that_is_finished_everywhere_is_not_added() -> None:
+    machine = _up(DNS, DNS_TCP)
+    with pytest.raises(InvalidValueError, match="is there already"):
+        Balancer(machine).add_backend(ELEVEN)
+
+
+def test_a_backend_whose_adding_was_interrupted_can_be_removed() -> None:
+    machine = _up(DNS, WEB)
+    before = machine.balancers[0].state
+    Balancer(machine).add_backend(ELEVEN, service="web")
+    _go_on(machine)
+    machine.balancers = [replace(machine.balancers[0], state=before)]  # which comes last
+    Balancer(machine).remove_backend(ELEVEN, service="web")
+    plan, state = _changed(machine)
+    assert state.services == (DNS, WEB)
+    assert set(plan.tables[2]) == {2, 3}
+    assert plan.records[4].state is BackendCode.UNUSED
 
 
 def test_where_all_services_have_the_same_backends_none_needs_to_be_named() -> None:

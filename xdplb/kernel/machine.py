@@ -20,7 +20,6 @@ from xdplb.kernel.compiler import Compiler, ObjectCode
 from xdplb.restoring import Destination, Moment
 from xdplb.saved import Restored, Saved, Skip
 from xdplb.saving import STATE_NAMES
-from xdplb.wire import BackendCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -54,6 +53,15 @@ def _traffic(maps: Maps, running: Running) -> dict[int, StatsRecord]:
     return {
         number: tables.read_stats(maps, number)
         for number in range(len(running.records[maps.version]))
+    }
+
+
+def _backends(state: State, version: int) -> set[tuple[int, Address, int | None]]:
+    side = state.side(version)
+    return {
+        (item.number, backend.address, backend.port)
+        for item in (side.services if side else ())
+        for backend in item.service.backends
     }
 
 
@@ -309,24 +317,22 @@ class Machine(Closing):
         with self._maps(program_id) as maps:
             tables.write_backend(maps.of(record.address.version), number, record)
 
-    def change(self, running: Running, plan: Plan, state: State) -> None:
-        """Write what of a plan differs from what runs, and the new description.
+    def change(self, running: Running, plans: Sequence[Plan], state: State) -> None:
+        """Write what of some plans differs from what runs, and then the new description.
 
         New backends are there before the table names them, and those that are gone are named
-        by no table when they go.
+        by no table when they go. The description comes last: where this is killed, the same
+        command finds the old one and does the rest.
         """
         with self._maps(running.program_id) as every:
-            maps = every.of(plan.version)
-            tables.write_meta(every, state)
-            old = running.records[plan.version]
-            tables.change(maps, plan, old)
-            gone = [
-                now
-                for now, before in zip(plan.records, old, strict=False)
-                if now.state is BackendCode.UNUSED and before.state is not now.state
-            ]
-            if gone:  # else reserved flows stay where they are, like all others
-                reservations.reserve(every, [plan], running)
+            text = tables.meta_text(every, state)
+            for plan in plans:
+                version = plan.version
+                tables.change(every.of(version), plan, running.records[version])
+                if _backends(running.state, version) - _backends(state, version):
+                    # else reserved flows stay where they are, like all others
+                    reservations.reserve(every, [plan], running)
+            tables.write_meta(every, text)
 
     def end_services(self, program_id: int, plan: Plan) -> None:
         """End the flows of the services that a plan has removed."""

@@ -210,6 +210,9 @@ def _write_table(maps: Maps, number: int, record: ServiceRecord, table: array[in
 def change(maps: Maps, plan: Plan, old: Sequence[BackendRecord]) -> None:
     """Write what of a plan differs from the ``old`` records, in an order that no packet minds.
 
+    Where to find a backend by its address is written in any case: an earlier change may have
+    been killed before it came to that.
+
     Raises:
         TableError: The kernel refuses a record.
     """
@@ -218,12 +221,10 @@ def change(maps: Maps, plan: Plan, old: Sequence[BackendRecord]) -> None:
         for number, record in enumerate(plan.records)
         if number >= len(old) or record != old[number]
     ]
+    _write_array(maps["backend_ports"], [bucket.pack() for bucket in plan.buckets()])
     for number, record in differing:
         if record.state is not BackendCode.UNUSED:
             write_backend(maps, number, record)
-    known = {_place(record) for record in old}
-    if any(_place(record) not in known for _, record in differing):
-        _write_array(maps["backend_ports"], [bucket.pack() for bucket in plan.buckets()])
     for address, number in plan.next_hops.items():
         libbpf.update(maps["next_hops"], address.packed, wire.U32.pack(number))
     for number, service in plan.service_records().items():
@@ -232,11 +233,6 @@ def change(maps: Maps, plan: Plan, old: Sequence[BackendRecord]) -> None:
     for number, record in differing:
         if record.state is BackendCode.UNUSED:
             write_backend(maps, number, record)
-
-
-def _place(record: BackendRecord) -> tuple[object, ...]:
-    """What ``backend_ports`` knows of a backend."""
-    return record.protocol, record.address, record.local, record.slot_first, record.slot_count
 
 
 def active_table(maps: Maps, number: int) -> int:
@@ -379,8 +375,8 @@ def add_meta(maps: Descriptors, state: State, program_fd: int) -> None:
         ) from error
 
 
-def write_meta(maps: Descriptors, state: State) -> None:
-    """Replace the description of a running balancer.
+def meta_text(maps: Descriptors, state: State) -> bytes:
+    """A new description of a running balancer, as ``write_meta`` takes it.
 
     Raises:
         TableError: It has become too long.
@@ -392,7 +388,12 @@ def write_meta(maps: Descriptors, state: State) -> None:
             "the balancer's description has become too long for its map",
             "run 'xdplb up' again with all backends: it makes more room and keeps the flows",
         )
-    libbpf.update(maps[META], wire.U32.pack(0), text.ljust(size, b"\0"))
+    return text.ljust(size, b"\0")
+
+
+def write_meta(maps: Descriptors, text: bytes) -> None:
+    """Replace the description of a running balancer."""
+    libbpf.update(maps[META], wire.U32.pack(0), text)
 
 
 def _meta_text(maps: Descriptors) -> bytes:
