@@ -111,7 +111,8 @@ class Balancer:
                 continue
             names.append(name)
             machine.detach(index, name, found.program_id, mode)
-        for restore in found.restore:
+        # Neighbours last: they alone are known again if this process is killed now.
+        for restore in sorted(found.restore, key=lambda item: item.what == "neighbour"):
             machine.restore(restore)
         machine.await_freed(maps)
         return Stopped(tuple(names), found.program_id)

@@ -291,9 +291,10 @@ class Machine(Closing):
 
     def detach(self, ifindex: int, name: str, program_id: int, mode: Mode) -> None:
         """Take the program off one interface."""
-        # The slow import of what puts back does not lie between taking off and putting back.
+        # What putting back needs is made ready before, so that nothing slow lies between the two.
         from xdplb.kernel import veth  # noqa: F401, PLC0415
 
+        _ = self._network
         program.detach(ifindex, name, program_id, mode)
 
     def hold(self, program_id: int) -> int | None:
