@@ -548,9 +548,11 @@ def test_a_deleted_namespace_takes_everything_along(lab: Lab) -> None:
     home, there = lab.balancer, f"{lab.balancer}d"
     lab.up()
     run("ip", "netns", "add", there)
-    lab.ip("b", f"link set balancer netns {there}")
-    assert programs_of(lab)
-    run("ip", "netns", "delete", there)
+    try:
+        lab.ip("b", f"link set balancer netns {there}")
+        assert programs_of(lab)
+    finally:
+        run("ip", "netns", "delete", there)
     wait_for(lambda: not programs_of(lab))
     lab.balancer = home
     nothing_is_up(lab)
