@@ -100,7 +100,7 @@ def backends_to_text(balancers: Sequence[BalancerStatus]) -> str:
         for service in item.services
         for backend in service.backends
     ]
-    return "\n".join(line[2:] for line in _table([("service", *_COLUMNS, "weight"), *rows], 4))
+    return "\n".join(columns([("service", *_COLUMNS, "weight"), *rows], 4))
 
 
 _COLUMNS = ("backend", "state", "mac", "share", "flows", "packets in", "packets out")
@@ -146,6 +146,11 @@ def _row(backend: BackendStatus) -> tuple[str, ...]:
         f"{backend.packets_in}",
         f"{backend.packets_out}",
     )
+
+
+def columns(rows: Sequence[Sequence[str]], first_number: int) -> list[str]:
+    """Lines of a table whose columns from ``first_number`` on have numbers."""
+    return [line[2:] for line in _table(rows, first_number)]
 
 
 def _table(rows: Sequence[Sequence[str]], first_number: int = _FIRST_NUMBER) -> list[str]:

@@ -14,6 +14,7 @@ from xdplb.cli.backend import backend
 from xdplb.cli.carry import restore, save
 from xdplb.cli.commands import down, status, up
 from xdplb.cli.files import apply, check, export
+from xdplb.cli.flows import flows, whois
 from xdplb.cli.run import run
 from xdplb.errors import XdplbError, surroundings
 
@@ -87,7 +88,7 @@ def commands(ctx: click.Context, *, netns: str | None, verbose: bool) -> None:
         enter(netns)
 
 
-for command in (up, status, down, backend, check, apply, export, save, restore, run):
+for command in (up, status, down, backend, check, apply, export, save, restore, flows, whois, run):
     commands.add_command(command)
 
 

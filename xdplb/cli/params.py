@@ -6,8 +6,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from xdplb.model import ALL_PORTS, PortRange
-from xdplb.parsing import parse_address, parse_backend, parse_ports, parse_reservation
+from xdplb.errors import InvalidValueError
+from xdplb.model import ALL_PORTS, Endpoint, PortRange
+from xdplb.parsing import (
+    parse_address,
+    parse_backend,
+    parse_endpoint,
+    parse_ports,
+    parse_reservation,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +40,17 @@ def _ports(text: str) -> PortRange:
     return ALL_PORTS[0] if text == "all" else parse_ports(text)
 
 
+def _endpoint(text: str) -> Endpoint:
+    address, port = parse_endpoint(text)
+    if port is None:
+        raise InvalidValueError(
+            f"{text!r} has no port", "write it like 192.0.2.1:6666 or [2001:db8::1]:6666"
+        )
+    return Endpoint(address, port)
+
+
 ADDRESS: Final = _Value("ADDR", parse_address)
 BACKEND: Final = _Value("ADDR[:PORT]", parse_backend)
+ENDPOINT: Final = _Value("ADDR:PORT", _endpoint)
 PORTS: Final = _Value("N|N-M", _ports)
 RESERVATION: Final = _Value("ADDR:PORT=NATPORT", parse_reservation)

@@ -1,0 +1,202 @@
+"""``flows`` and ``whois``: which flows there are, and who stands behind a NAT port."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from ipaddress import ip_network
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from xdplb.balancer import Balancer
+from xdplb.cli.params import BACKEND, ENDPOINT
+from xdplb.errors import InvalidValueError
+from xdplb.listing import Wanted, pick
+from xdplb.parsing import parse_endpoint
+from xdplb.render import columns
+from xdplb.saving import STATE_NAMES
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Network, IPv6Network
+
+    from xdplb.listing import Flow, Listing
+    from xdplb.model import Address, Backend, Endpoint, Protocol
+    from xdplb.request import Request
+
+_JSON_VERSION: Final = 1
+_USUAL_LIMIT: Final = 100
+_COLUMNS: Final = ("client", "service", "backend", "nat", "state", "idle")
+_FIRST_NUMBER: Final = 5
+
+_iface = click.option(
+    "--iface", metavar="NAME", help="The balancer on this interface.  [default: the only one]"
+)
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+
+
+def _client(text: str) -> tuple[IPv4Network | IPv6Network, int | None]:
+    """A network, an address, or an address and a port.
+
+    Raises:
+        InvalidValueError: It is none of them.
+    """
+    if "/" in text:
+        try:
+            return ip_network(text, strict=False), None
+        except ValueError:
+            raise InvalidValueError(
+                f"{text!r} is no network", "write it like 192.0.2.0/24 or 2001:db8::/32"
+            ) from None
+    address, port = parse_endpoint(text)
+    return ip_network(address), port
+
+
+@click.command()
+@click.option("--client", metavar="ADDR[:PORT]|NETWORK", help="Only flows of these clients.")
+@click.option("--backend", type=BACKEND, help="Only flows toward this backend.")
+@click.option("--service", metavar="NAME", help="Only flows of this service, by name or address.")
+@click.option("--state", type=click.Choice(STATE_NAMES), help="Only flows in this state.")
+@click.option(
+    "--limit", type=click.IntRange(1), default=_USUAL_LIMIT, show_default=True,
+    help="Print so many, those that were seen last.",
+)  # fmt: skip
+@_iface
+@_json
+def flows(  # noqa: PLR0913 - one argument for each option
+    *,
+    client: str | None,
+    backend: Backend | None,
+    service: str | None,
+    state: str | None,
+    limit: int,
+    iface: str | None,
+    as_json: bool,
+) -> None:
+    """List live flows, the busiest first.
+
+    \b
+    Example:
+        xdplb flows --client 192.0.2.7
+        xdplb flows --backend 192.0.2.10 --limit 10 --json
+    """
+    wanted = Wanted(state=state)
+    if client is not None:
+        clients, client_port = _client(client)
+        wanted = replace(wanted, clients=clients, client_port=client_port)
+    if backend is not None:
+        wanted = replace(wanted, backend=backend.address, backend_port=backend.port)
+    listing = _listed(wanted, limit, iface, service)
+    if as_json:
+        click.echo(_to_json(listing))
+        return
+    click.echo(_to_text(listing.flows) if listing.flows else "no such flow")
+    if listing.total > len(listing.flows):
+        click.echo(f"and {listing.total - len(listing.flows):,} more; --limit shows them")
+
+
+@click.command()
+@click.argument("nat", metavar="ADDR:PORT", type=ENDPOINT)
+@click.option("--backend", type=BACKEND, help="The backend that saw it.  [default: any]")
+@_iface
+@_json
+def whois(*, nat: Endpoint, backend: Backend | None, iface: str | None, as_json: bool) -> None:
+    """Tell which client stands behind an address and port that a backend's log names.
+
+    Each backend has all ports for itself, so one port may stand for a client at each.
+
+    \b
+    Example:
+        xdplb whois 192.0.2.1:6666
+        xdplb whois 192.0.2.1:6666 --backend 192.0.2.10
+    """
+    wanted = Wanted(nat_port=nat.port, nat_address=nat.address)
+    if backend is not None:
+        wanted = replace(wanted, backend=backend.address, backend_port=backend.port)
+    listing = _listed(wanted, None, iface, None)
+    if as_json:
+        click.echo(_to_json(listing))
+        return
+    if not listing.flows:
+        click.echo(f"nobody stands behind {nat} now")
+    for flow in listing.flows:
+        click.echo(
+            f"{flow.client} stands behind {flow.nat} toward {flow.backend} {flow.protocol}; "
+            f"it dialled {flow.service}, {_ago(flow.idle_s)}"
+        )
+
+
+def _listed(wanted: Wanted, limit: int | None, iface: str | None, service: str | None) -> Listing:
+    from xdplb.kernel.machine import Machine  # noqa: PLC0415 - not for --help
+
+    with Machine() as machine:
+        balancer = Balancer(machine)
+        if service is not None:
+            wanted = replace(wanted, services=_dialled(balancer.request(iface), service))
+        return pick(balancer.save(iface), wanted, limit)
+
+
+def _dialled(request: Request, name: str) -> Any:  # noqa: ANN401 - a predicate of Wanted
+    """Whether an address, a protocol and a port are those of a service.
+
+    Raises:
+        InvalidValueError: There is none of that name.
+    """
+    mine = [item for item in request.services if item.is_called(name)]
+    if not mine:
+        raise InvalidValueError(f"there is no service {name}", "'xdplb status' shows all of them")
+
+    def is_meant(address: Address, protocol: Protocol, port: int) -> bool:
+        return any(
+            (item.address, item.protocol) == (address, protocol)
+            and any(port in ports for ports in item.ports)
+            for item in mine
+        )
+
+    return is_meant
+
+
+def _ago(seconds: float) -> str:
+    return f"{seconds:.0f} s ago"
+
+
+def _to_text(found: tuple[Flow, ...]) -> str:
+    rows = [
+        (
+            f"{item.client}",
+            f"{item.service} {item.protocol}",
+            f"{item.backend}",
+            f"{item.nat}",
+            item.state,
+            f"{item.idle_s:.0f} s",
+        )
+        for item in found
+    ]
+    return "\n".join(columns([_COLUMNS, *rows], _FIRST_NUMBER))
+
+
+def _to_json(listing: Listing) -> str:
+    return json.dumps(
+        {
+            "version": _JSON_VERSION,
+            "total": listing.total,
+            "flows": [
+                {
+                    **{name: _endpoint(getattr(item, name)) for name in _ENDPOINTS},
+                    "protocol": item.protocol,
+                    "state": item.state,
+                    "idle": round(item.idle_s, 3),
+                    "interface": item.interface or None,
+                }
+                for item in listing.flows
+            ],
+        },
+        indent=2,
+    )
+
+
+_ENDPOINTS: Final = ("client", "service", "backend", "nat")
+
+
+def _endpoint(value: Endpoint) -> dict[str, Any]:
+    return {"address": f"{value.address}", "port": value.port}
