@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.ready
 DEBS := python3-bpfcc python3-venv iproute2 ethtool bpftool tcpdump iputils-ping iputils-arping socat \
 	dnsmasq-base bind9-dnsutils dnsperf sip-tester nftables iperf3 curl openssl
-C_FILES := $(wildcard bpf/*.h bpf/*.c tests/bench/*.c) $(shell find bpf/kernel -name '*.h')
+C_FILES := $(wildcard bpf/*.h bpf/*.c tests/*.c tests/bench/*.c) $(shell find bpf/kernel -name '*.h')
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-unit test-bpf test-e2e bench fuzz check lint type arch format fmt source clean

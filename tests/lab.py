@@ -125,6 +125,10 @@ class Lab(Closing):
         """
         return ["nsenter", f"--net=/run/netns/{self._namespace(where)}", *command]
 
+    def path(self, where: str) -> Path:
+        """Where a network namespace is to be found; ``where`` is as for ``inside``."""
+        return Path("/run/netns") / self._namespace(where)
+
     def _namespace(self, where: str) -> str:
         return self.balancer if where == "b" else self.hosts + where.strip("h")
 
@@ -168,7 +172,7 @@ class Lab(Closing):
 
     def packet_socket(self, interface: str) -> _Socket:
         """A socket for whole frames, among the hosts."""
-        with netns.inside(Path("/run/netns") / self.hosts):
+        with netns.inside(self.path("h")):
             sock = _Socket(AF_PACKET, SOCK_RAW, ETH_P_ALL)
             sock.bind((interface, 3))
         self._cleanup.callback(sock.close)
@@ -226,7 +230,7 @@ class Lab(Closing):
         return self._socket(address, 0, "h", SOCK_STREAM)
 
     def _socket(self, address: str, port: int, where: str, kind: SocketKind) -> _Socket:
-        with netns.inside(Path("/run/netns") / self._namespace(where)):
+        with netns.inside(self.path(where)):
             sock = _Socket(AF_INET6 if ":" in address else AF_INET, kind)
         sock.bind((address, port))
         sock.settimeout(3)
@@ -248,8 +252,8 @@ class Lab(Closing):
         return balancer
 
     def counter(self, protocol: str, name: str, where: str = "h") -> int:
-        """One of the kernel's counters of a namespace, from /proc/net/snmp."""
-        text = run(*self.inside(where, "cat", "/proc/net/snmp")).stdout
+        """One of the kernel's counters of a namespace, from /proc/net/snmp or netstat."""
+        text = run(*self.inside(where, "cat", "/proc/net/snmp", "/proc/net/netstat")).stdout
         names, values = (
             line.split() for line in text.splitlines() if line.startswith(f"{protocol}:")
         )

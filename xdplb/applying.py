@@ -121,7 +121,7 @@ def _like(after: Request, before: Request) -> Request:
 def _frame(request: Request) -> tuple[object, ...]:
     """All that a program is compiled for, and its maps are made for."""
     return (
-        request.interfaces,
+        frozenset(request.interfaces),
         request.mode,
         request.max_flows,
         request.nat_ports,

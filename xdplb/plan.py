@@ -339,7 +339,7 @@ def make_plan(request: Request, facts: Facts) -> Plan:
     capacity = request.max_flows or facts.capacity or DEFAULT_MAX_FLOWS
     groups = cut_groups(capacity, pool.size)
     services = number_services(request.of(facts.version), facts.side.services if facts.side else ())
-    addresses = _addresses(services)
+    addresses = _addresses(services, facts.side.addresses if facts.side else ())
     targets = [
         Target(item.number, backend, own)
         for item in services
@@ -424,8 +424,10 @@ def number_services(services: Sequence[Service], old: Sequence[Installed]) -> tu
     return tuple(Installed(numbers[place], service) for place, service in enumerate(services))
 
 
-def _addresses(services: Sequence[Installed]) -> tuple[Address, ...]:
-    """The balancer's own addresses.
+def _addresses(services: Sequence[Installed], old: Sequence[Address]) -> tuple[Address, ...]:
+    """The balancer's own addresses by number; those that it has already come first, as they were.
+
+    Datagrams in fragments remember by number which one they left from.
 
     Raises:
         InvalidValueError: They are too many for the program to tell apart quickly.
@@ -440,7 +442,7 @@ def _addresses(services: Sequence[Installed]) -> tuple[Address, ...]:
             f"{len(found)} addresses of services and for NAT are too many",
             f"one balancer has up to {wire.MAX_ADDRESSES} of each IP version",
         )
-    return tuple(found)
+    return tuple(sorted(found, key=lambda item: old.index(item) if item in old else len(old)))
 
 
 def _own_address(record: BackendRecord, facts: Facts) -> Address | None:

@@ -114,14 +114,15 @@ def survey(machine: Machine, request: Request) -> Scene:
     Raises:
         XdplbError: The request does not fit what is there.
     """
-    links = tuple(machine.link(name) for name in request.interfaces)
-    old = _running_on(machine, links)
+    asked_links = tuple(machine.link(name) for name in request.interfaces)
+    old = _running_on(machine, asked_links)
+    links = _in_places(asked_links, old)
     if old is not None:
         _refuse_resize(request, old.state)
     if IPV6 in request.versions:
         for link in links:
             machine.settle(link)
-    request = addressed(machine, request, links[0])
+    request = addressed(machine, request, asked_links[0])
     return Scene(
         request=request,
         links=links,
@@ -163,6 +164,16 @@ def _running_on(machine: Machine, links: Sequence[Link]) -> Running | None:
             "'xdplb status' shows them; take one down first",
         )
     return next(iter(found.values()), None)
+
+
+def _in_places(links: Sequence[Link], old: Running | None) -> tuple[Link, ...]:
+    """The interfaces in the order of their numbers: those that run keep theirs.
+
+    Flows and datagrams in fragments remember by number where their client is.
+    """
+    running = [item.index for item in old.state.interfaces] if old else []
+    places = {index: place for place, index in enumerate(running)}
+    return tuple(sorted(links, key=lambda link: places.get(link.index, len(places))))
 
 
 def _refuse_resize(request: Request, state: State) -> None:
@@ -493,12 +504,17 @@ def _attach(
     descriptors: tuple[int, int | None],
     undo: ExitStack,
 ) -> None:
-    """Attach to every interface, or to none: new ones first, then those that are replaced."""
+    """Attach to every interface, or to none: new ones first, then those that are replaced.
+
+    Of these, the ones that backends are behind come first: a new backend's answer must not meet
+    the old program, which does not know it, while requests meet the new one.
+    """
     old_id = scene.old.program_id if scene.old else None
     program_fd, old_fd = descriptors
     new_id = machine.program_id(program_fd)
     replaced = []
-    for port in ports:
+    of_backends = {ports[hop.slot].index for hop in scene.hops.values()}
+    for port in sorted(ports, key=lambda port: port.index not in of_backends):
         there = machine.attached(port.index)
         if there is not None and there.program_id == old_id:
             replaced.append(port)

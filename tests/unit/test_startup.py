@@ -11,7 +11,7 @@ from fake_machine import MAC, NEW_ID, OWN, FakeMachine, request
 
 from xdplb.balancer import Balancer
 from xdplb.errors import AttachError, BusyError, InvalidValueError, TableError
-from xdplb.facts import Attached, Neighbour, Prepared, Running, Split
+from xdplb.facts import Attached, Neighbour, Prepared, Running, Split, Way
 from xdplb.model import Mode, PortRange
 from xdplb.state import Restore
 
@@ -42,6 +42,18 @@ class Machine(FakeMachine):
         super().__init__()
         self.late: dict[tuple[int, Address], Neighbour] = {}
         self.written: list[tuple[int, BackendRecord]] = []
+        self.attaches: list[int] = []
+        self.behind = 2
+
+    def way(self, address: Address) -> Way:
+        """All backends are behind one interface."""
+        return Way(self.behind, address)
+
+    def attach(
+        self, ifindex: int, name: str, program_fd: int, mode: Mode, old_id: int | None
+    ) -> None:
+        self.attaches.append(ifindex)
+        super().attach(ifindex, name, program_fd, mode, old_id)
 
     def load(self, code: str, plans: Sequence[Plan], state: State, old: Running | None) -> int:
         self.known = {**self.known, **self.late}
@@ -242,3 +254,23 @@ def test_letting_an_interface_go_that_refuses_does_not_unwatch_what_runs(machine
         Balancer(machine).up(request("192.0.2.10", "192.0.2.11"))
     runs_new = machine.programs[2].program_id == NEW_ID
     assert runs_new == (not machine.restored)
+
+
+def test_interfaces_keep_their_numbers_when_they_are_named_in_another_order(
+    machine: Machine,
+) -> None:
+    Balancer(machine).up(request(interfaces=BOTH))
+    _settle(machine)
+    report = Balancer(machine).up(request(interfaces=BOTH[::-1]))
+    assert tuple(item.name for item in report.interfaces) == BOTH
+
+
+def test_the_interfaces_of_backends_get_the_new_program_first(machine: Machine) -> None:
+    Balancer(machine).up(request(interfaces=BOTH))
+    _settle(machine)
+    machine.behind = 3
+    machine.fail["attach"] = [None, BusyError("someone was quicker")]
+    machine.attaches.clear()
+    with pytest.raises(BusyError):
+        Balancer(machine).up(request(interfaces=BOTH))
+    assert machine.attaches[0] == 3

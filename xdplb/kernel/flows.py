@@ -50,7 +50,7 @@ def end(
     Args:
         maps: The balancer's, of one IP version.
         pool: Its NAT ports.
-        records: Its ``backends`` map.
+        records: The ``backends`` map that these flows were opened with.
         now: The time in ticks.
         is_meant: Which flows.
 
@@ -59,21 +59,23 @@ def end(
     """
     count = 0
     for packed_key, packed_value in entries(maps):
-        if not is_meant(ClientKey.unpack(packed_key)):
+        key = ClientKey.unpack(packed_key)
+        if not is_meant(key):
             continue
         count += 1
         libbpf.delete(maps["client_port"], packed_key)
         value = ClientValue.unpack(packed_value)
         offset = pool.offset(value.nat_port)
         if offset is not None and value.backend < len(records):
-            _expire(maps, records[value.backend].slot_first + offset, value.backend, now)
+            _expire(maps, records[value.backend].slot_first + offset, key, value.backend, now)
     return count
 
 
-def _expire(maps: Maps, index: int, backend: int, now: int) -> None:
+def _expire(maps: Maps, index: int, key: ClientKey, backend: int, now: int) -> None:
     """Let a record look as if its flow had gone long ago, toward a backend that is no more."""
     flow = tables.read_flow(maps, index)
-    if flow.owner.backend != backend:
+    owned_by = flow.client, flow.client_port, flow.service, flow.owner.backend
+    if owned_by != (key.client, key.client_port, key.number, backend):
         return
     owner = flow.owner._replace(
         seen=(now - _LONG_AGO) & 0xFFFFFFFF, generation=flow.owner.generation ^ _OTHER_GENERATION

@@ -342,7 +342,7 @@ class Machine(Closing):
             flows.end(
                 every.of(plan.version),
                 plan.pool,
-                plan.records,
+                plan.facts.records,
                 clock.ticks(),
                 lambda key: any(
                     key.service_port in ports for ports in gone.get((key.service, key.number), ())

@@ -223,7 +223,7 @@ def change(maps: Maps, plan: Plan, old: Sequence[BackendRecord]) -> None:
     ]
     _write_array(maps["backend_ports"], [bucket.pack() for bucket in plan.buckets()])
     for number, record in differing:
-        if record.state is not BackendCode.UNUSED:
+        if record.state is BackendCode.UP:
             write_backend(maps, number, record)
     for address, number in plan.next_hops.items():
         libbpf.update(maps["next_hops"], address.packed, wire.U32.pack(number))
@@ -231,7 +231,7 @@ def change(maps: Maps, plan: Plan, old: Sequence[BackendRecord]) -> None:
         idle = service.table + (active_table(maps, number) == service.table)
         _write_table(maps, number, service._replace(table=idle), plan.tables[number])
     for number, record in differing:
-        if record.state is BackendCode.UNUSED:
+        if record.state is not BackendCode.UP:  # no table names it any more
             write_backend(maps, number, record)
 
 
