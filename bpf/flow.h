@@ -238,6 +238,15 @@ static __always_inline bool flow_touch(const struct packet *pkt, struct flow *fl
 }
 
 /*
+ * The client of @flow, whose word was @owner, goes to another backend: this one must not find the
+ * flow again when it is back. The record lies there until its time is over, and is nobody's.
+ */
+static __always_inline void flow_leave(struct flow *flow, u64 owner)
+{
+	__sync_val_compare_and_swap(&flow->owner, owner, owner ^ 0x80ULL << 56);
+}
+
+/*
  * The first place of a flow of @client with @hash among @backend's records; a home is never
  * cut off.
  */

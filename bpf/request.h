@@ -96,6 +96,12 @@ static __always_inline bool request_indexed(const struct packet *pkt, struct cli
 		*path = found;
 		return true;
 	}
+	if (flow && !backend_keeps(found.backend)) {
+		/* Who has a reservation goes elsewhere meanwhile, and it waits. */
+		if (HAVE_RESERVATIONS && owner_state(owner) == FLOW_RESERVED)
+			return false;
+		flow_leave(flow, owner);
+	}
 	client_port.delete(key);
 	return false;
 }

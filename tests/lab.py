@@ -225,6 +225,10 @@ class Lab(Closing):
         """Close a socket with the lab."""
         self._cleanup.callback(sock.close)
 
+    def finally_(self, work: Callable[[], object]) -> None:
+        """Do something when the lab is closed."""
+        self._cleanup.callback(work)
+
     def client(self, address: str) -> _Socket:
         """A TCP socket among the hosts, bound, for the caller to close."""
         return self._socket(address, 0, "h", SOCK_STREAM)
@@ -250,6 +254,16 @@ class Lab(Closing):
         (balancer,) = json.loads(self.xdplb("status", "--json").stdout)["balancers"]
         assert isinstance(balancer, dict)
         return balancer
+
+    def status_of(self, interface: str) -> dict[str, Any]:
+        """The balancer on an interface."""
+        (found,) = (
+            item
+            for item in json.loads(self.xdplb("status", "--json").stdout)["balancers"]
+            if interface in {on["name"] for on in item["interfaces"]}
+        )
+        assert isinstance(found, dict)
+        return found
 
     def counter(self, protocol: str, name: str, where: str = "h") -> int:
         """One of the kernel's counters of a namespace, from /proc/net/snmp or netstat."""

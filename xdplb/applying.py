@@ -85,12 +85,12 @@ def preview(machine: Machine, request: Request) -> Preview:
 
 
 def _way(scene: Scene, before: Request, after: Request) -> Way:
-    if _frame(before) != _frame(after) or _has_moved(scene):
+    if _frame(before) != _frame(after) or has_moved(scene):
         return Way.REPLACE
     return Way.NOTHING if set(before.services) == set(after.services) else Way.WRITE
 
 
-def _has_moved(scene: Scene) -> bool:
+def has_moved(scene: Scene) -> bool:
     """Whether an interface or a way to a backend is another one than when the program began."""
     running = scene.old
     if running is None:

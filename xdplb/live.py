@@ -152,7 +152,7 @@ def set_states(
     )
     versions = [item for item in before.versions if before.of(item) != after.of(item)]
     if versions:
-        rewrite(machine, running, after, versions)
+        rewrite(machine, running, after, versions, ask=False)
     return after
 
 
@@ -263,7 +263,12 @@ def _apply(
 
 
 def rewrite(
-    machine: Machine, running: Running, request: Request, versions: Sequence[int]
+    machine: Machine,
+    running: Running,
+    request: Request,
+    versions: Sequence[int],
+    *,
+    ask: bool = True,
 ) -> list[Backend]:
     """Write what is different, where only backends are.
 
@@ -272,6 +277,7 @@ def rewrite(
         running: The balancer.
         request: What it is to be; its services are those that run, with other backends.
         versions: The IP versions of these.
+        ask: Let the kernel ask for their next hops, which it cannot where an interface is down.
 
     Returns:
         The backends that nobody has answered for yet.
@@ -283,7 +289,7 @@ def rewrite(
         changes = []
         state = running.state
         for version in versions:
-            plan, state = _plan(machine, running, state, request, version, undo)
+            plan, state = _plan(machine, running, state, request, version, undo if ask else None)
             changes.append(plan)
         machine.change(running, changes, state)
         undo.pop_all()
@@ -301,14 +307,17 @@ def _plan(  # noqa: PLR0913 - all that a plan depends on
     state: State,
     request: Request,
     version: int,
-    undo: ExitStack,
+    undo: ExitStack | None,
 ) -> tuple[Plan, State]:
-    """What is to be written for one IP version, and ``state`` with that."""
+    """What is to be written for one IP version, and ``state`` with that.
+
+    The kernel is let ask for the next hops if there is an ``undo`` for that.
+    """
     side = running.state.side(version)
     if side is None:
         raise AssertionError(version)
     hops = _hops(machine, running, request, version)
-    watched = watch(machine, hops, running, undo)
+    watched = [] if undo is None else watch(machine, hops, running, undo)
     plan = make_plan(request, _facts(running, side, hops, machine.ephemeral_ports()))
     if len(plan.records) > side.room:
         raise NoRoomError(side.room)

@@ -83,7 +83,17 @@ def start(machine: Machine, request: Request, saved: Saved | None = None) -> Rep
     machine.require_privileges()
     if saved is not None:
         saved.refuse_others(request.versions)
-    with machine.lock(), ExitStack() as undo:
+    with machine.lock():
+        return start_alone(machine, request, saved)
+
+
+def start_alone(machine: Machine, request: Request, saved: Saved | None = None) -> Report:
+    """The same, for a caller that has the lock.
+
+    Raises:
+        XdplbError: And then everything is as it was.
+    """
+    with ExitStack() as undo:
         scene = survey(machine, request)
         watched = watch(machine, scene.hops, scene.old, undo)
         notes = []

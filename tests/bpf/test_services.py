@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from array import array
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
@@ -307,6 +308,51 @@ def test_a_backend_that_is_held_gets_nothing_and_loses_nothing(net: Net) -> None
         balancer.change_backend(values[1].backend, state=wire.BackendCode.UP)
         assert balancer.run(udp(src=net.client, dst=net(1))).verdict == "forward"
         assert entry(balancer, net, 1) == values[1]
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
+def test_a_flow_that_moved_stays_where_it_went(net: Net, *, many: bool) -> None:
+    """Its old record must not take it back when the first backend is up again."""
+    others = [net.service(2, 22)] if many else []
+    with load(net.service(1, 20, 21), *others) as balancer:
+        packet = udp(src=net.client, dst=net(1))
+        balancer.run(packet)
+        first = entry(balancer, net, 1)
+        balancer.change_backend(first.backend, state=wire.BackendCode.DOWN)
+        away = 1 - first.backend
+        table = array("H", [away]) * len(balancer.plan.tables[0])
+        tables.write_table(balancer.maps, 0, balancer.plan.service_records()[0], table)
+        balancer.run(packet)
+        second = entry(balancer, net, 1)
+        assert second.backend == away
+        late = balancer.run(answer(balancer, first))
+        assert late.verdict == "pass_not_ours"
+        balancer.change_backend(first.backend, state=wire.BackendCode.UP)
+        usual = balancer.plan.tables[0]
+        tables.write_table(balancer.maps, 0, balancer.plan.service_records()[0], usual)
+        sent = Ether(balancer.run(packet).packet)
+        assert entry(balancer, net, 1) == second
+        assert (network(sent).dst, sent[UDP].sport) == (
+            f"{balancer.backend(away).address}",
+            second.nat_port,
+        )
+
+
+def test_a_reservation_waits_for_its_backend(net: Net) -> None:
+    reserved = (reservation(net.client, 5555, 6666),)
+    with load(net.service(1, 20, 21, reservations=reserved)) as balancer:
+        packet = udp(src=net.client, dst=net(1))
+        assert Ether(balancer.run(packet).packet)[UDP].sport == 6666
+        home = balancer.index(net.client, 5555, 0)
+        balancer.change_backend(home.backend, state=wire.BackendCode.DOWN)
+        away = array("H", [1 - home.backend]) * len(balancer.plan.tables[0])
+        tables.write_table(balancer.maps, 0, balancer.plan.service_records()[0], away)
+        other = Ether(balancer.run(packet).packet)
+        assert network(other).dst == f"{balancer.backend(1 - home.backend).address}"
+        assert balancer.index(net.client, 5555, 0) == home
+        balancer.change_backend(home.backend, state=wire.BackendCode.UP)
+        second = Ether(balancer.run(udp(src=net.client, dst=net(1), dport=53)).packet)
+        assert second[UDP].sport == other[UDP].sport
 
 
 def test_a_source_of_ours_is_a_martian(net: Net) -> None:

@@ -24,9 +24,11 @@ class Notifier:
         mine = pid in {"", f"{os.getpid()}"} and microseconds.isdigit()
         self.watchdog_s = int(microseconds) / _MICROSECONDS if mine else 0.0
         """Seconds within which it wants to hear; 0 for never."""
+        self._status = ""
 
     def ready(self, status: str) -> None:
         """Everything runs."""
+        self._status = status
         self._say(READY=1, STATUS=status)
 
     def reloading(self) -> None:
@@ -34,8 +36,10 @@ class Notifier:
         self._say(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)
 
     def status(self, text: str) -> None:
-        """One line for ``systemctl status``."""
-        self._say(STATUS=text)
+        """One line for ``systemctl status``; said when it is another one."""
+        if text != self._status:
+            self._status = text
+            self._say(STATUS=text)
 
     def alive(self) -> None:
         """The watchdog need not bark."""

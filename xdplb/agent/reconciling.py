@@ -6,25 +6,29 @@ compiler takes most of a second.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from xdplb import applying, live
-from xdplb.agent.watching import Key, adopt, counters, key_of
+from xdplb.agent.watching import adopt, counters, in_state, key_of, with_down
 from xdplb.errors import NotReadyError
 from xdplb.model import BackendState
-from xdplb.startup import addressed, running_on, start
+from xdplb.startup import addressed, running_on, start_alone, survey
+from xdplb.wire import BackendCode
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from collections.abc import Set as AbstractSet
 
+    from xdplb.agent.watching import Key
     from xdplb.applying import Applied
-    from xdplb.facts import Running
+    from xdplb.facts import Neighbour, Running
     from xdplb.health.passive import Counters
     from xdplb.machine import Machine
-    from xdplb.model import Backend
+    from xdplb.model import Address, Backend
     from xdplb.request import Request, Service
+    from xdplb.startup import Scene
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +36,8 @@ class Look:
     """What was found.
 
     Attributes:
-        request: What runs; None where nothing does.
-        interfaces: What its interfaces are called now; and their ``indexes``.
+        request: What runs, its interfaces as they are called now; None where nothing does.
+        indexes: Those of its interfaces.
         counted: The traffic of each backend.
         missing: Interfaces that are not there.
         stranger: An interface that carries a program of somebody else; empty for none.
@@ -41,7 +45,6 @@ class Look:
     """
 
     request: Request | None
-    interfaces: tuple[str, ...] = ()
     indexes: Mapping[str, int] = field(default_factory=dict)
     counted: Mapping[Key, Counters] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
@@ -49,23 +52,36 @@ class Look:
     renewed: tuple[str, ...] = ()
 
 
-def find(machine: Machine, iface: str | None) -> tuple[str, ...]:
-    """The interfaces of the balancer to look after.
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What was made of a file.
+
+    Attributes:
+        fixed: The backends that it wants down, whatever their health.
+        drained: Those that are down, and that it wants drained when they are not.
+        down: All that are down.
+    """
+
+    applied: Applied
+    fixed: frozenset[Key]
+    drained: frozenset[Key]
+    down: frozenset[Key]
+
+
+def find(machine: Machine, iface: str | None) -> Request:
+    """The balancer to look after, its interfaces as they are called now.
 
     Args:
         machine: Where.
-        iface: One of them; None where there is only one balancer.
+        iface: One of its interfaces; None where there is only one balancer.
 
     Raises:
         NotReadyError: There is none, or no telling which.
     """
     machine.require_privileges()
-    found = [
-        tuple(machine.interface_name(on.index) or on.name for on in item.state.interfaces)
-        for item in machine.running()
-    ]
+    found = [_request(machine, item) for item in machine.running()]
     if iface is not None:
-        found = [names for names in found if iface in names]
+        found = [item for item in found if iface in item.interfaces]
     if not found:
         raise NotReadyError(
             "no balancer is up" + (f" on {iface}" if iface else ""),
@@ -76,7 +92,17 @@ def find(machine: Machine, iface: str | None) -> tuple[str, ...]:
     return found[0]
 
 
-def look(machine: Machine, interfaces: tuple[str, ...], indexes: Mapping[str, int]) -> Look:
+def absent(machine: Machine, interfaces: Iterable[str]) -> tuple[str, ...]:
+    """Those of some interfaces that are not there.
+
+    Raises:
+        PrivilegeError: Nothing could be done with the others.
+    """
+    machine.require_privileges()
+    return tuple(name for name in interfaces if machine.interface_index(name) is None)
+
+
+def look(machine: Machine, interfaces: Iterable[str], indexes: Mapping[str, int]) -> Look:
     """See what is there; change nothing.
 
     Args:
@@ -84,27 +110,27 @@ def look(machine: Machine, interfaces: tuple[str, ...], indexes: Mapping[str, in
         interfaces: The balancer's.
         indexes: What they were when the balancer was seen on them.
     """
-    there = {
-        name: index for name in interfaces if (index := machine.interface_index(name)) is not None
-    }
-    missing = tuple(name for name in interfaces if name not in there)
-    running = _running(machine, {*there.values(), *indexes.values()})
+    there = {name: machine.interface_index(name) for name in interfaces}
+    present = {name: index for name, index in there.items() if index is not None}
+    running = _running(machine, {*present.values(), *indexes.values()})
     if running is not None:
-        names = {
-            machine.interface_name(on.index) or on.name: on.index for on in running.state.interfaces
-        }
+        request = _request(machine, running)
+        every = [on.index for on in running.state.interfaces]
         return Look(
-            running.state.request,
-            tuple(names),
-            names,
+            request,
+            dict(zip(request.interfaces, every, strict=True)),
             counters(running, machine.traffic(running)),
+            missing=absent(machine, request.interfaces),
         )
-    stranger = next((name for name, index in there.items() if machine.attached(index)), "")
-    renewed = tuple(name for name, index in there.items() if indexes.get(name, index) != index)
-    return Look(None, missing=missing, stranger=stranger, renewed=renewed)
+    return Look(
+        None,
+        missing=tuple(name for name in there if name not in present),
+        stranger=next((name for name, index in present.items() if machine.attached(index)), ""),
+        renewed=tuple(name for name, index in present.items() if indexes.get(name, index) != index),
+    )
 
 
-def _running(machine: Machine, indexes: set[int]) -> Running | None:
+def _running(machine: Machine, indexes: AbstractSet[int]) -> Running | None:
     """The balancer on some of these interfaces."""
     for item in machine.running():
         if indexes & {on.index for on in item.state.interfaces}:
@@ -112,11 +138,14 @@ def _running(machine: Machine, indexes: set[int]) -> Running | None:
     return None
 
 
-def begin(machine: Machine, wanted: Request) -> tuple[Request, Applied]:
-    """Make what is wanted run; what runs already keeps the states of its backends.
+def _request(machine: Machine, running: Running) -> Request:
+    """What runs, with the names that its interfaces have now."""
+    names = tuple(machine.interface_name(on.index) or on.name for on in running.state.interfaces)
+    return replace(running.state.request, interfaces=names)
 
-    Returns:
-        What is wanted, with all addresses; and what was done.
+
+def begin(machine: Machine, wanted: Request) -> Begun:
+    """Make what is wanted run; what runs already keeps the states of its backends.
 
     Raises:
         XdplbError: And then everything is as it was.
@@ -124,74 +153,142 @@ def begin(machine: Machine, wanted: Request) -> tuple[Request, Applied]:
     complete = addressed(machine, wanted, machine.link(wanted.interfaces[0]))
     running = running_on(machine, wanted.interfaces)
     adopted = adopt(complete, running.state.request) if running is not None else complete
-    return complete, applying.apply(machine, adopted)
+    return _begun(complete, adopted, applying.apply(machine, adopted))
 
 
-def reload(
-    machine: Machine, wanted: Request, unhealthy: AbstractSet[Key]
-) -> tuple[Request, Applied]:
+def reload(machine: Machine, wanted: Request, unhealthy: AbstractSet[Key]) -> Begun:
     """Make what is wanted run, but for backends that are known to be down.
-
-    Returns:
-        What is wanted, with all addresses; and what was done.
 
     Raises:
         XdplbError: And then everything is as it was.
     """
     complete = addressed(machine, wanted, machine.link(wanted.interfaces[0]))
-    services = tuple(
-        replace(
-            service,
-            backends=tuple(
-                replace(item, state=BackendState.DOWN)
-                if key_of(service, item) in unhealthy
-                else item
-                for item in service.backends
-            ),
-        )
-        for service in complete.services
+    partly = with_down(complete, unhealthy)
+    return _begun(complete, partly, applying.apply(machine, partly))
+
+
+def _begun(complete: Request, runs: Request, applied: Applied) -> Begun:
+    down = in_state(runs, BackendState.DOWN)
+    return Begun(
+        applied,
+        fixed=in_state(complete, BackendState.DOWN),
+        drained=in_state(complete, BackendState.DRAIN) & down,
+        down=down,
     )
-    return complete, applying.apply(machine, replace(complete, services=services))
 
 
 def renew(machine: Machine, request: Request) -> None:
-    """Attach again what was lost with an interface.
+    """Attach again what was lost with an interface, unless somebody else was faster.
 
     Raises:
         XdplbError: And then everything is as it was.
     """
-    start(machine, request)
+    with machine.lock():
+        if running_on(machine, request.interfaces) is None:
+            start_alone(machine, request)
 
 
 def follow(machine: Machine, interfaces: tuple[str, ...]) -> bool:
-    """Follow an interface or a way that has become another one; whether there was any.
+    """Follow an interface, a way or a neighbour that is not what it was; whether there was any.
+
+    An interface that is not there is waited for.
 
     Raises:
         XdplbError: And then everything is as it was.
     """
+    if absent(machine, interfaces):
+        return False
+    seen = _scene(machine, interfaces)
+    if seen is None:
+        return False
+    if not (_has_moved(*seen) or _lost(machine, seen[1]) or _told(machine, *seen)):
+        return False
+    with machine.lock():  # somebody else's command may have been at it in between
+        seen = _scene(machine, interfaces)
+        return seen is not None and _catch_up(machine, *seen)
+
+
+def _catch_up(machine: Machine, running: Running, scene: Scene) -> bool:
+    """Make the balancer what it would be if it was started now; whether it is another one then."""
+    if _has_moved(running, scene):
+        start_alone(machine, scene.request)
+        return True
+    lost = _lost(machine, scene)
+    remembered = {(item.ifindex, item.address) for item in running.state.restore}
+    if _told(machine, running, scene) or not remembered.issuperset(
+        (index, f"{address}") for index, address in lost
+    ):
+        live.rewrite(machine, running, running.state.request, running.state.versions)
+        return True
+    for index, address in lost:
+        machine.manage(index, address)
+    return False
+
+
+def _scene(machine: Machine, interfaces: tuple[str, ...]) -> tuple[Running, Scene] | None:
+    """The balancer, and what there is for it now."""
     running = running_on(machine, interfaces)
-    if running is None:
-        return False
-    found = applying.preview(machine, running.state.request)
-    if found.way is not applying.Way.REPLACE:
-        return False
-    start(machine, running.state.request)
-    return True
+    return None if running is None else (running, survey(machine, _request(machine, running)))
+
+
+def _has_moved(running: Running, scene: Scene) -> bool:
+    """Whether only another program will do."""
+    names = tuple(on.name for on in running.state.interfaces)
+    return applying.has_moved(scene) or scene.request.interfaces != names
+
+
+def _lost(machine: Machine, scene: Scene) -> list[tuple[int, Address]]:
+    """The next hops that the kernel does not ask for any more: it forgets when a link goes down."""
+    known = _neighbours(machine, scene)
+    return [
+        place
+        for place in dict.fromkeys((hop.ifindex, hop.next_hop) for hop in scene.hops.values())
+        if not ((there := known.get(place)) and (there.is_managed or there.is_permanent))
+    ]
+
+
+def _told(machine: Machine, running: Running, scene: Scene) -> bool:
+    """Whether an administrator has told the kernel another MAC address; no packet shows that."""
+    known = _neighbours(machine, scene)
+    for record in itertools.chain.from_iterable(running.records.values()):
+        hop = scene.hops.get(record.address)
+        there = known.get((hop.ifindex, hop.next_hop)) if hop else None
+        is_used = record.state is not BackendCode.UNUSED
+        if is_used and there and there.is_permanent and there.mac != record.mac:
+            return True
+    return False
+
+
+def _neighbours(machine: Machine, scene: Scene) -> Mapping[tuple[int, Address], Neighbour]:
+    return machine.neighbours(list({hop.ifindex for hop in scene.hops.values()}))
 
 
 def set_states(
-    machine: Machine, interfaces: tuple[str, ...], states: Mapping[Key, BackendState]
-) -> None:
-    """Give backends the states that were decided on; others keep theirs.
+    machine: Machine,
+    indexes: AbstractSet[int],
+    states: Mapping[Key, tuple[BackendState, BackendState]],
+) -> Request | None:
+    """Give backends other states; who is not in the state any more that it was seen in keeps it.
+
+    Args:
+        machine: Where.
+        indexes: The balancer's interfaces.
+        states: What they were seen in, and what they are to be in.
+
+    Returns:
+        What runs afterwards; None where nothing does.
 
     Raises:
         XdplbError: And then nothing is changed.
     """
 
     def state_of(service: Service, backend: Backend) -> BackendState:
-        return states.get(key_of(service, backend), backend.state)
+        seen, decided = states.get(key_of(service, backend), (None, backend.state))
+        return decided if seen is backend.state else backend.state
 
     with machine.lock():
-        running = running_on(machine, interfaces)
-        if running is not None:
-            live.set_states(machine, running, state_of)
+        running = _running(machine, indexes)
+        if running is None:
+            return None
+        after = live.set_states(machine, running, state_of)
+        return replace(after, interfaces=_request(machine, running).interfaces)

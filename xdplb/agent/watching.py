@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from xdplb.health.monitor import Watched
 from xdplb.health.passive import Counters, Passive
-from xdplb.health.probes import Target
+from xdplb.health.probes import Target, require
 from xdplb.health.verdict import Member, decide
 from xdplb.model import ALL_PORTS, BackendState, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Set as AbstractSet
 
     from xdplb.checks import Health
     from xdplb.facts import Running
@@ -128,7 +129,7 @@ def decide_states(
     sick = set(unhealthy)
     states: dict[Key, BackendState] = {}
     held: set[Key] = set()
-    now_drained: set[Key] = set()
+    still_drained: set[Key] = set()
     for service in request.services:
         mine = {key_of(service, backend): backend for backend in service.backends}
         if service.health is None:
@@ -145,45 +146,90 @@ def decide_states(
         )
         held |= decision.held
         for key, backend in mine.items():
-            was_drained = key in drained or backend.state is BackendState.DRAIN
+            is_drained = _is_drained(backend, key, drained)
             if key in decision.down or key in fixed:
                 states[key] = BackendState.DOWN
-                if was_drained:
-                    now_drained.add(key)
             else:
-                states[key] = BackendState.DRAIN if was_drained else BackendState.UP
-    return States(states, frozenset(held), frozenset(now_drained))
+                states[key] = BackendState.DRAIN if is_drained else BackendState.UP
+            if is_drained and BackendState.DOWN in {states[key], backend.state}:
+                still_drained.add(key)
+    return States(states, frozenset(held), frozenset(still_drained))
+
+
+def _is_drained(backend: Backend, key: Key, drained: frozenset[Key]) -> bool:
+    """Whether an operator drains it; one that was down and is up has been undrained."""
+    return backend.state is BackendState.DRAIN or (
+        key in drained and backend.state is BackendState.DOWN
+    )
 
 
 def _is_available(
     backend: Backend, key: Key, drained: frozenset[Key], fixed: frozenset[Key]
 ) -> bool:
-    is_drained = backend.state is BackendState.DRAIN or key in drained
-    return backend.weight > 0 and not is_drained and key not in fixed
+    return backend.weight > 0 and not _is_drained(backend, key, drained) and key not in fixed
 
 
 def adopt(wanted: Request, running: Request) -> Request:
     """What is wanted, with the states that backends have where they run already.
 
-    A process that starts anew does not know why a backend is drained or down; it will find out.
+    A process that starts anew does not know why a backend is drained or down; it will find out,
+    and one that is down stays down as long as somebody will.
     """
     states = {key: backend.state for _, backend, key in members(running)}
+
+    def state_of(service: Service, backend: Backend) -> BackendState:
+        both = {backend.state, states.get(key_of(service, backend), BackendState.UP)}
+        if service.health is None and backend.state is not BackendState.DOWN:
+            both.discard(BackendState.DOWN)
+        return max(both, key=_GRAVITY.index, default=backend.state)
+
+    return with_states(wanted, state_of)
+
+
+_GRAVITY: Final = (BackendState.UP, BackendState.DRAIN, BackendState.DOWN)
+
+
+def with_down(wanted: Request, unhealthy: AbstractSet[Key]) -> Request:
+    """What is wanted, but for backends that are not healthy: these are down."""
+
+    def state_of(service: Service, backend: Backend) -> BackendState:
+        is_down = service.health is not None and key_of(service, backend) in unhealthy
+        return BackendState.DOWN if is_down else backend.state
+
+    return with_states(wanted, state_of)
+
+
+def with_states(request: Request, state_of: Callable[[Service, Backend], BackendState]) -> Request:
+    """The same with another state of each backend."""
     return replace(
-        wanted,
+        request,
         services=tuple(
             replace(
                 service,
                 backends=tuple(
-                    replace(backend, state=states[key])
-                    if (key := key_of(service, backend)) in states
-                    and backend.state is BackendState.UP
-                    else backend
+                    replace(backend, state=state_of(service, backend))
                     for backend in service.backends
                 ),
             )
-            for service in wanted.services
+            for service in request.services
         ),
     )
+
+
+def in_state(request: Request, state: BackendState) -> frozenset[Key]:
+    """The backends that are in a state."""
+    return frozenset(key for _, backend, key in members(request) if backend.state is state)
+
+
+def require_means(request: Request) -> None:
+    """Find out, before it matters, whether all checks can be done here.
+
+    Raises:
+        NotReadyError: A library is missing, or a privilege.
+    """
+    for service in request.services:
+        if service.health is not None:
+            require(service.health.check, service.backends[0].address)
 
 
 class Traffic:
@@ -210,7 +256,7 @@ class Traffic:
                 for backend in service.backends
                 if (key := key_of(service, backend)) in counted
             }
-            found.append(known[2].look(mine, now))
+            found.append(known[2].look(mine, now, in_state(request, BackendState.DOWN)))
         self._known = passives
         return found
 

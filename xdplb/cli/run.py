@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import os
-import socket
 import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from xdplb.cli.files import FILE, load
-from xdplb.errors import InvalidValueError, NotReadyError
+from xdplb.errors import InvalidValueError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,8 +60,7 @@ def run(*, config: Path | None, iface: str | None) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    with _only_one(f"{config.resolve()}" if config is not None else iface or ""):
-        asyncio.run(_main(read, iface))
+    asyncio.run(_main(read, iface))
 
 
 def _reader(config: Path | None) -> Callable[[], Request] | None:
@@ -72,28 +69,11 @@ def _reader(config: Path | None) -> Callable[[], Request] | None:
 
 async def _main(read: Callable[[], Request] | None, iface: str | None) -> None:
     from xdplb.agent.agent import Agent  # noqa: PLC0415 - not for --help
+    from xdplb.agent.claims import Claims  # noqa: PLC0415 - not for --help
     from xdplb.agent.notify import Notifier  # noqa: PLC0415 - not for --help
     from xdplb.kernel.events import Events  # noqa: PLC0415 - not for --help
     from xdplb.kernel.machine import Machine  # noqa: PLC0415 - not for --help
 
-    with Events() as events:
-        await Agent(Machine, Notifier(), read=read, iface=iface, events=events).run()
-
-
-def _only_one(name: str) -> socket.socket:
-    """A name in the network namespace that one process can have, for as long as it lives.
-
-    Raises:
-        NotReadyError: Another one has it.
-    """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    try:
-        sock.bind(f"\0xdplb-run:{name}"[:100])
-    except OSError as error:
-        sock.close()
-        if error.errno != errno.EADDRINUSE:
-            raise
-        raise NotReadyError(
-            "another 'xdplb run' looks after this balancer", "one is enough; end it first"
-        ) from error
-    return sock
+    with Events() as events, Claims() as claims:
+        agent = Agent(Machine, Notifier(), read=read, iface=iface, events=events, claim=claims.take)
+        await agent.run()

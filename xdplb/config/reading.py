@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import convert
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from xdplb.checks import Check
     from xdplb.config.problems import Problems
     from xdplb.request import Request, Service
+
+_Value = TypeVar("_Value")
 
 
 def read(raw: dict[str, Any], problems: Problems) -> Request | None:
@@ -87,7 +89,7 @@ def read_services(raw: dict[str, Any], key: str, problems: Problems) -> tuple[Se
             reservations=tuple(parse_reservation(text) for text in table.clients),
             common={
                 "name": table.name,
-                "ports": ALL_PORTS if table.ports is None else _ports(table.ports),
+                "ports": ALL_PORTS if table.ports is None else _ports(_several(table.ports)),
                 "hash": table.hash,
                 "timeouts": Timeouts(
                     unreplied=table.timeouts.unreplied,
@@ -105,10 +107,11 @@ def read_services(raw: dict[str, Any], key: str, problems: Problems) -> tuple[Se
     )
 
 
-def _several(value: str | list[str] | None) -> list[str]:
+def _several(value: _Value | list[_Value] | None) -> list[_Value]:
+    """What a key has that may stand alone, in a list, or not at all."""
     if value is None:
         return []
-    return [value] if isinstance(value, str) else value
+    return value if isinstance(value, list) else [value]
 
 
 def _ports(values: Iterable[int | str]) -> tuple[PortRange, ...]:

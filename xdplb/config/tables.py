@@ -229,7 +229,7 @@ class ServiceTable(Table, kw_only=True):
     name: Name = ""
     address: Host | Annotated[list[Host], Meta(min_length=1)] | None = None
     protocol: Protocol | Annotated[list[Protocol], Meta(min_length=1)] = Protocol.UDP
-    ports: Annotated[list[Port | PortsText], Meta(min_length=1)] | None = None
+    ports: Port | PortsText | Annotated[list[Port | PortsText], Meta(min_length=1)] | None = None
     hash: Hash = Hash.SRC_DST
     on_down: OnDown = OnDown.REHASH
     one_way: bool = False

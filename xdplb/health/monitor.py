@@ -102,6 +102,7 @@ class Monitor(Generic[_Key]):
         self._watches: dict[_Key, _Watch[_Key]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._fault: BaseException | None = None
 
     def update(self, watched: Iterable[Watched[_Key]]) -> None:
         """Watch these from now on.
@@ -160,6 +161,11 @@ class Monitor(Generic[_Key]):
         watch = self._watches.get(key)
         return None if watch is None else replace(watch.tally)
 
+    def raise_fault(self) -> None:
+        """Raise what ended a watch, if anything has: a backend that nobody watches is a fault."""
+        if self._fault is not None:
+            raise self._fault
+
     async def close(self) -> None:
         """Stop, and return when no question is open any more."""
         self._closed = True
@@ -173,7 +179,7 @@ class Monitor(Generic[_Key]):
         now = asyncio.get_running_loop().time()
         healthy = item.healthy or item.health.check is None
         tally = Tally(item.health.rise, item.health.fall, since=now, healthy=healthy)
-        if old is not None and old.item.target == item.target and item.health.check is not None:
+        if old is not None and _goes_on(old.item, item):
             was = old.tally
             tally.healthy, tally.since, tally.reason = was.healthy, was.since, was.reason
         elif old is not None and not old.tally.healthy:
@@ -189,7 +195,12 @@ class Monitor(Generic[_Key]):
             due = loop.time() + part * watch.item.health.interval
             watch.task = loop.create_task(self._run(watch, due))
             self._tasks.add(watch.task)
-            watch.task.add_done_callback(self._tasks.discard)
+            watch.task.add_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fault = error
 
     async def _run(self, watch: _Watch[_Key], due: float) -> None:
         loop = asyncio.get_running_loop()
@@ -237,6 +248,11 @@ class Monitor(Generic[_Key]):
         if changed:
             self.events.put_nowait(Event(watch.item.key, tally.healthy, reason, now))
         return failure is None
+
+
+def _goes_on(old: Watched[_Key], new: Watched[_Key]) -> bool:
+    """Whether what was found out about a backend holds when it is watched in another way."""
+    return None not in (old.health.check, new.health.check) and old.target == new.target
 
 
 def _good(rise: int) -> str:

@@ -26,6 +26,7 @@ from xdplb.health.trial import Trial
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from collections.abc import Set as AbstractSet
 
     from xdplb.checks import Health
 
@@ -141,14 +142,22 @@ class Passive(Generic[_Key]):
         self._least_s = least_s
         self._seen: dict[_Key, _Seen] = {}
 
-    def look(self, counters: Mapping[_Key, Counters], now: float) -> Findings[_Key]:
+    def look(
+        self, counters: Mapping[_Key, Counters], now: float, down: AbstractSet[_Key] = frozenset()
+    ) -> Findings[_Key]:
         """Compare with the look before.
 
         Args:
             counters: Of all backends of the service; the ones that are missing are forgotten.
             now: A time that never goes back.
+            down: Those that are down. One that is when it is seen first comes back on trial.
         """
-        self._seen = {key: self._seen.get(key) or _Seen(counters[key]) for key in counters}
+        before, self._seen = self._seen, {}
+        for key, counted in counters.items():
+            seen = before.get(key) or _Seen(counted)
+            if key not in before and key in down and self._judges and self._alone:
+                seen.trial.fail(now)
+            self._seen[key] = seen
         turns = [
             Turn(key, healthy=True, reason="it answers")
             for key, seen in self._seen.items()

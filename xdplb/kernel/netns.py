@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import socket
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -18,8 +19,11 @@ if TYPE_CHECKING:
 
 CLONE_NEWNET: Final = 0x40000000
 _NAMED: Final = Path("/run/netns")
-_OWN: Final = Path("/proc/self/ns/net")
+_OWN: Final = Path("/proc/thread-self/ns/net")
+"""Of the thread: the process has the one of its first thread, which another may have left."""
 _LOCK: Final = "\0xdplb"
+_LOCKED_WITHIN_S: Final = 5.0
+_LOCK_POLL_S: Final = 0.02
 _EPHEMERAL: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
@@ -84,7 +88,7 @@ def inside(path: Path | None) -> Iterator[None]:
 
 @contextmanager
 def lock() -> Iterator[None]:
-    """Be the only one who changes balancers in this namespace.
+    """Be the only one who changes balancers in this namespace; wait for another one, but not long.
 
     The lock is an abstract socket name: each namespace has its own, there is no file, and
     the kernel frees it however the process ends (unix(7)).
@@ -92,17 +96,27 @@ def lock() -> Iterator[None]:
     Raises:
         BusyError: Another process has it.
     """
+    deadline = time.monotonic() + _LOCKED_WITHIN_S
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as holder:
-        try:
-            holder.bind(_LOCK)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise
-            raise BusyError(
-                "another xdplb is changing a balancer in this network namespace",
-                "run this again when it is done; 'xdplb status' shows what it did",
-            ) from None
+        while not _is_bound(holder, _LOCK):
+            if time.monotonic() > deadline:
+                raise BusyError(
+                    "another xdplb is changing a balancer in this network namespace",
+                    "run this again when it is done; 'xdplb status' shows what it did",
+                )
+            time.sleep(_LOCK_POLL_S)
         yield
+
+
+def _is_bound(sock: socket.socket, name: str) -> bool:
+    """Give a socket a name, unless another one has it."""
+    try:
+        sock.bind(name)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        return False
+    return True
 
 
 def identity() -> int:

@@ -197,10 +197,10 @@ def fill(maps: Maps, plan: Plan) -> None:
         _write_array(maps["addresses"], [address.packed for address in plan.addresses])
         _write_array(maps["service_ports"], plan.port_blocks())
     for number, record in plan.service_records().items():
-        _write_table(maps, number, record, plan.tables[number])
+        write_table(maps, number, record, plan.tables[number])
 
 
-def _write_table(maps: Maps, number: int, record: ServiceRecord, table: array[int]) -> None:
+def write_table(maps: Maps, number: int, record: ServiceRecord, table: array[int]) -> None:
     """Write the Maglev table of service ``number``, and then that it is the one that counts."""
     data = table.tobytes().ljust(_MAGLEV_BYTES, b"\0")
     libbpf.update(maps["maglev"], wire.U32.pack(record.table), data)
@@ -229,7 +229,7 @@ def change(maps: Maps, plan: Plan, old: Sequence[BackendRecord]) -> None:
         libbpf.update(maps["next_hops"], address.packed, wire.U32.pack(number))
     for number, service in plan.service_records().items():
         idle = service.table + (active_table(maps, number) == service.table)
-        _write_table(maps, number, service._replace(table=idle), plan.tables[number])
+        write_table(maps, number, service._replace(table=idle), plan.tables[number])
     for number, record in differing:
         if record.state is not BackendCode.UP:  # no table names it any more
             write_backend(maps, number, record)
