@@ -289,6 +289,24 @@ def test_a_balancer_that_is_taken_down_is_left_alone(caplog: pytest.LogCaptureFi
     assert lines(caplog, "has been taken down") == 2
 
 
+def test_an_interface_whose_program_goes_before_it_is_not_taken_for_down() -> None:
+    """The kernel takes the program off first, and a look may fall between the two."""
+
+    async def course(stage: Stage) -> None:
+        await stage.passes(2)
+        link = stage.machine.links["eth0"]
+        stage.machine.programs.clear()
+        stage.machine.balancers = []
+        await stage.passes(1)
+        stage.machine.links["eth0"] = replace(link, index=9)
+        stage.machine.way = lambda address: Way(9, address)  # type: ignore[method-assign]
+        stage.hear()
+        await stage.passes(3)
+        assert list(stage.machine.programs) == [9]
+
+    play(Stage(wanted()), course)
+
+
 def test_an_interface_that_is_made_anew_is_balanced_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -106,6 +106,7 @@ class Agent:
         self._runs: Request | None = None
         self._last: Request | None = None
         self._is_down = False
+        self._may_be_down = False
         self._fixed: frozenset[Key] = frozenset()
         self._drained: frozenset[Key] = frozenset()
         self._ours: frozenset[Key] = frozenset()
@@ -345,7 +346,7 @@ class Agent:
         if found.request is None:
             await self._miss(found)
             return
-        self._last, self._is_down = found.request, False
+        self._last, self._is_down, self._may_be_down = found.request, False, False
         if self._interfaces != found.request.interfaces:
             self._follow_after(0)  # whoever followed them by their old names found none
         self._interfaces, self._indexes = found.request.interfaces, dict(found.indexes)
@@ -362,12 +363,15 @@ class Agent:
         """Nothing runs: bring back what went with its interface, and nothing else."""
         request = self._last
         if found.missing:
+            self._may_be_down = False
             self._tell("interfaces", _waiting(found.missing))
         elif found.stranger:
             self._tell("interfaces", f"{found.stranger} carries a program that is not xdplb's")
         elif request is not None and found.renewed and not self._is_down:
             await self._step(lambda it: reconciling.renew(it, request))
             log.info("%s is back: balancing again", ", ".join(found.renewed))
+        elif not self._may_be_down:
+            self._may_be_down = True  # or its interface goes just now, and the program went first
         else:
             self._is_down = True
             self._monitor.update(())
