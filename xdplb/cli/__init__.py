@@ -12,7 +12,7 @@ import click
 from xdplb import __version__
 from xdplb.cli.backend import backend
 from xdplb.cli.carry import restore, save
-from xdplb.cli.commands import down, status, up
+from xdplb.cli.commands import down, metrics, status, up
 from xdplb.cli.files import apply, check, export
 from xdplb.cli.flows import flows, whois
 from xdplb.cli.run import run
@@ -88,7 +88,12 @@ def commands(ctx: click.Context, *, netns: str | None, verbose: bool) -> None:
         enter(netns)
 
 
-for command in (up, status, down, backend, check, apply, export, save, restore, flows, whois, run):
+_COMMANDS = (
+    *(up, status, down, backend),
+    *(check, apply, export, run),
+    *(save, restore, flows, whois, metrics),
+)
+for command in _COMMANDS:
     commands.add_command(command)
 
 

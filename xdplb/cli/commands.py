@@ -12,7 +12,7 @@ from xdplb.cli import carry
 from xdplb.cli.files import FILE, interfaces_of, load
 from xdplb.cli.params import ADDRESS, BACKEND, PORTS, RESERVATION
 from xdplb.cli.starting import say_up
-from xdplb.errors import InvalidValueError
+from xdplb.errors import InvalidValueError, NotReadyError
 from xdplb.model import (
     ALL_PORTS,
     DEFAULT_ANSWERED_S,
@@ -240,6 +240,27 @@ def status(*, as_json: bool) -> None:
     with Machine() as machine:
         balancers = Balancer(machine).status()
     click.echo(to_json(balancers) if as_json else to_text(balancers))
+
+
+@click.command()
+def metrics() -> None:
+    """Print what 'status' knows for Prometheus.
+
+    \b
+    Example:
+        xdplb metrics > /var/lib/prometheus/node-exporter/xdplb.prom
+    """
+    from xdplb.kernel.machine import Machine  # noqa: PLC0415 - not for --help
+
+    try:
+        from xdplb.metrics import text  # noqa: PLC0415 - only here
+    except ImportError:
+        raise NotReadyError(
+            "metrics need the library prometheus-client",
+            "install it with 'pip install prometheus-client', or xdplb with 'xdplb[agent]'",
+        ) from None
+    with Machine() as machine:
+        click.echo(text(Balancer(machine).status()), nl=False)
 
 
 @click.command()

@@ -1,0 +1,132 @@
+"""Metrics: names, types and values; the alert rules know no others."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_address
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+import xdplb
+from xdplb.metrics import text
+from xdplb.model import (
+    Backend,
+    BackendState,
+    BackendStatus,
+    BalancerStatus,
+    Hash,
+    InterfaceStatus,
+    Mode,
+    PortRange,
+    Protocol,
+    ServiceStatus,
+)
+
+RULES = Path(xdplb.__file__).parent / "share" / "prometheus" / "xdplb.rules.yml"
+HOP = ip_address("192.0.2.254")
+BACKENDS = (
+    BackendStatus(
+        0, Backend(ip_address("192.0.2.10"), 53, 3), BackendState.UP, "02:00:00:00:00:01", HOP,
+        "eth0", 0.75, flows=7, packets_in=10, bytes_in=1000, packets_out=9, bytes_out=900,
+        refused=1,
+    ),
+    BackendStatus(
+        1, Backend(ip_address("192.0.2.11"), 53, 1), BackendState.DRAIN, None, HOP, "eth0", 0.25
+    ),
+)  # fmt: skip
+STATUS = BalancerStatus(
+    interfaces=(
+        InterfaceStatus("eth0", 2, Mode.NATIVE),
+        InterfaceStatus("eth1", 3, Mode.NATIVE),
+    ),
+    program_id=31,
+    program_tag="0123456789abcdef",
+    version="0.1.0",
+    services=(
+        ServiceStatus(
+            "dns", ip_address("192.0.2.1"), Protocol.UDP, (PortRange(53, 53),), Hash.SRC, BACKENDS
+        ),
+    ),
+    flows=7,
+    capacity=1000,
+    nat_ports_used=7,
+    nat_ports_total=500,
+    verdicts={"forward": 10, "return": 9, "pass_socket": 2, "drop_no_port": 4},
+)
+ON = "eth0,eth1"
+SERVICE = {
+    "interfaces": ON,
+    "service": "dns",
+    "address": "192.0.2.1",
+    "protocol": "udp",
+    "ports": "53",
+}
+
+
+def samples(*balancers: BalancerStatus) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """Every value by its name and labels."""
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text(balancers))
+        for sample in family.samples
+    }
+
+
+def value(name: str, **labels: str) -> float:
+    return samples(STATUS)[name, frozenset(labels.items())]
+
+
+def test_the_balancer_is_told() -> None:
+    assert value("xdplb_flows", interfaces=ON) == 7
+    assert value("xdplb_flows_capacity", interfaces=ON) == 1000
+    assert value("xdplb_nat_ports_used", interfaces=ON) == 7
+    assert value("xdplb_nat_ports_capacity", interfaces=ON) == 500
+    assert value("xdplb_interface_up", interfaces=ON, interface="eth1", mode="native") == 1
+    build = {"version": "0.1.0", "program_tag": "0123456789abcdef"}
+    assert value("xdplb_build_info", interfaces=ON, **build) == 1
+
+
+def test_what_became_of_packets_is_counted_by_its_name() -> None:
+    assert value("xdplb_sent_total", interfaces=ON, verdict="forward") == 10
+    assert value("xdplb_passed_total", interfaces=ON, reason="socket") == 2
+    assert value("xdplb_drops_total", interfaces=ON, reason="no_port") == 4
+
+
+def test_backends_are_told_with_their_traffic() -> None:
+    first = {**SERVICE, "backend": "192.0.2.10:53"}
+    second = {**SERVICE, "backend": "192.0.2.11:53"}
+    assert value("xdplb_backend_packets_total", **first, direction="to_backend") == 10
+    assert value("xdplb_backend_packets_total", **first, direction="from_backend") == 9
+    assert value("xdplb_backend_bytes_total", **first, direction="to_backend") == 1000
+    assert value("xdplb_backend_bytes_total", **first, direction="from_backend") == 900
+    assert value("xdplb_backend_refused_total", **first) == 1
+    assert (value("xdplb_backend_up", **first), value("xdplb_backend_up", **second)) == (1, 0)
+    assert value("xdplb_backend_resolved", **first) == 1
+    assert value("xdplb_backend_resolved", **second) == 0
+    assert value("xdplb_backend_state", **second, state="drain") == 1
+    assert value("xdplb_backend_state", **second, state="up") == 0
+    assert value("xdplb_backend_weight", **first) == 3
+    assert value("xdplb_backend_share_ratio", **second) == 0.25
+    assert value("xdplb_backend_flows", **first) == 7
+
+
+def test_nothing_up_is_no_value() -> None:
+    assert samples() == {}
+
+
+def test_every_metric_says_what_it_is() -> None:
+    printed = text([STATUS])
+    names = set(re.findall(r"^(xdplb_\w+)\{", printed, re.MULTILINE))
+    assert names == set(re.findall(r"^# HELP (\w+) \S", printed, re.MULTILINE))
+    assert names == set(re.findall(r"^# TYPE (\w+) (?:counter|gauge)$", printed, re.MULTILINE))
+
+
+def test_the_alert_rules_know_only_metrics_that_there_are() -> None:
+    there = {name for name, _ in samples(STATUS)}
+    rules = RULES.read_text()
+    named = set(re.findall(r"\bxdplb_\w+", rules))
+    assert named
+    assert named <= there
+    labels = {label for _, pairs in samples(STATUS) for label, _ in pairs}
+    assert set(re.findall(r"\$labels\.(\w+)", rules)) <= labels
