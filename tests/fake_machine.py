@@ -16,9 +16,10 @@ from xdplb.saved import Restored, Saved, Skip
 from xdplb.wire import StatsRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from xdplb.errors import XdplbError
+    from xdplb.listing import FlowName
     from xdplb.model import Address
     from xdplb.plan import Plan
     from xdplb.state import Restore, State
@@ -227,6 +228,10 @@ class FakeMachine:
     def change(self, running: Running, plans: Sequence[Plan], state: State) -> None:
         self._step("change")
         self.changed += [(running.program_id, plan, state) for plan in plans]
+
+    def end_flows(self, running: Running, names: Collection[FlowName]) -> int:
+        del running
+        return len(names)
 
     def usage(self, running: Running, version: int) -> Usage:
         assert version in running.state.versions

@@ -21,9 +21,10 @@ from xdplb.startup import start
 from xdplb.wire import NO_TRAFFIC, BackendCode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from xdplb.facts import Usage
+    from xdplb.listing import Flow
     from xdplb.machine import Machine
     from xdplb.model import Address
     from xdplb.request import Request
@@ -168,6 +169,26 @@ class Balancer:
         self._machine.require_privileges()
         running = self._only(interface)
         return self._machine.save_flows(running, self._names(running))
+
+    def kill(
+        self, interface: str | None, choose: Callable[[Request, Saved], Iterable[Flow]]
+    ) -> int:
+        """End flows: the next packet of such a client opens a new one.
+
+        Args:
+            interface: One that the balancer sits on; None where there is only one.
+            choose: Which of those that were found.
+
+        Returns:
+            How many.
+
+        Raises:
+            NotReadyError: There is no balancer, or no telling which.
+        """
+        with self.changing(interface) as running:
+            saved = self._machine.save_flows(running, self._names(running))
+            chosen = {item.name for item in choose(running.state.request, saved)}
+            return self._machine.end_flows(running, chosen) if chosen else 0
 
     def restore(self, saved: Saved, interface: str | None = None) -> Restored:
         """Give saved flows to a balancer that runs; it keeps all that it has.

@@ -52,6 +52,19 @@ class Flow:
     idle_s: float
     interface: str
 
+    @property
+    def name(self) -> FlowName:
+        """What no other flow has."""
+        return FlowName(self.client, self.service, self.protocol)
+
+
+class FlowName(NamedTuple):
+    """What a client calls its flow."""
+
+    client: Endpoint
+    service: Endpoint
+    protocol: Protocol
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -76,7 +89,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Some flows, the busiest first, and how many there are."""
+    """Some flows, those that were seen last first, and how many there are."""
 
     flows: tuple[Flow, ...]
     total: int

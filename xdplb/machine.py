@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from xdplb.facts import Attached, Found, Link, Neighbour, Prepared, Running, Split, Usage, Way
+    from xdplb.listing import FlowName
     from xdplb.model import Address, Mode, PortRange
     from xdplb.plan import Plan
     from xdplb.saved import Restored, Saved
@@ -122,6 +123,9 @@ class Machine(Protocol):
 
     def end_services(self, program_id: int, plan: Plan) -> None:
         """End the flows of the services that a plan has removed."""
+
+    def end_flows(self, running: Running, names: Collection[FlowName]) -> int:
+        """End some flows; how many there still were."""
 
     def change(self, running: Running, plans: Sequence[Plan], state: State) -> None:
         """Write what of some plans differs from what runs, and then the new description."""

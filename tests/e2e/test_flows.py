@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def lab() -> Iterator[Lab]:
     with Lab() as built:
-        built.up(backends=("172.11.0.20",))
+        built.up("--port", "53", backends=("172.11.0.20",))
         yield built
 
 
@@ -49,9 +49,27 @@ def test_flows_are_listed_and_chosen(lab: Lab) -> None:
     assert limited.endswith("and 2 more; --limit shows them\n")
 
 
+def test_flows_are_ended_and_others_are_not(lab: Lab) -> None:
+    server = lab.socket("172.11.0.20", 53)
+    first, second = lab.socket("172.11.0.22"), lab.socket("172.11.0.23")
+    before = {sock: exchange(sock, server, b"?", 53) for sock in (first, second)}
+    assert lab.xdplb("flows", "kill", "--client", "172.11.0.22").stdout == "ended: 1 flow\n"
+    assert json.loads(lab.xdplb("flows", "--json").stdout)["total"] == 1
+    server.sendto(b"late", before[first])
+    assert exchange(second, server, b"?", 53) == before[second]
+    exchange(first, server, b"?", 53)
+    first.settimeout(0)
+    with pytest.raises(BlockingIOError):
+        first.recv(100)
+    assert lab.xdplb("flows", "kill", "--all").stdout == "ended: 2 flows\n"
+    assert lab.xdplb("flows", "kill", "--state", "answered").stdout == "ended: 0 flows\n"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (("flows", "kill"), "which flows are meant is not clear"),
+        (("flows", "kill", "--all", "--state", "answered"), "is not clear"),
         (("flows", "--client", "172.11.0.0/99"), "is no network"),
         (("flows", "--service", "mail"), "there is no service mail"),
         (("whois", SERVICE), "has no port"),

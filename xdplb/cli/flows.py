@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from xdplb.listing import Flow, Listing
     from xdplb.model import Address, Backend, Endpoint, Protocol
     from xdplb.request import Request
+    from xdplb.saved import Saved
 
 _JSON_VERSION: Final = 1
 _USUAL_LIMIT: Final = 100
@@ -52,18 +53,41 @@ def _client(text: str) -> tuple[IPv4Network | IPv6Network, int | None]:
     return ip_network(address), port
 
 
-@click.command()
-@click.option("--client", metavar="ADDR[:PORT]|NETWORK", help="Only flows of these clients.")
-@click.option("--backend", type=BACKEND, help="Only flows toward this backend.")
-@click.option("--service", metavar="NAME", help="Only flows of this service, by name or address.")
-@click.option("--state", type=click.Choice(STATE_NAMES), help="Only flows in this state.")
+def _choices(command: Any) -> Any:  # noqa: ANN401 - whatever click decorates
+    """The options that say which flows are meant."""
+    for option in (
+        click.option("--state", type=click.Choice(STATE_NAMES), help="Only flows in this state."),
+        click.option("--service", metavar="NAME", help="Only flows of this service."),
+        click.option("--backend", type=BACKEND, help="Only flows toward this backend."),
+        click.option(
+            "--client", metavar="ADDR[:PORT]|NETWORK", help="Only flows of these clients."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _wanted(client: str | None, backend: Backend | None, state: str | None) -> Wanted:
+    wanted = Wanted(state=state)
+    if client is not None:
+        clients, client_port = _client(client)
+        wanted = replace(wanted, clients=clients, client_port=client_port)
+    if backend is not None:
+        wanted = replace(wanted, backend=backend.address, backend_port=backend.port)
+    return wanted
+
+
+@click.group(invoke_without_command=True)
+@_choices
 @click.option(
     "--limit", type=click.IntRange(1), default=_USUAL_LIMIT, show_default=True,
     help="Print so many, those that were seen last.",
 )  # fmt: skip
 @_iface
 @_json
+@click.pass_context
 def flows(  # noqa: PLR0913 - one argument for each option
+    context: click.Context,
     *,
     client: str | None,
     backend: Backend | None,
@@ -73,26 +97,61 @@ def flows(  # noqa: PLR0913 - one argument for each option
     iface: str | None,
     as_json: bool,
 ) -> None:
-    """List live flows, the busiest first.
+    """List live flows, those that were seen last first.
 
     \b
     Example:
         xdplb flows --client 192.0.2.7
         xdplb flows --backend 192.0.2.10 --limit 10 --json
+        xdplb flows kill --client 192.0.2.7
     """
-    wanted = Wanted(state=state)
-    if client is not None:
-        clients, client_port = _client(client)
-        wanted = replace(wanted, clients=clients, client_port=client_port)
-    if backend is not None:
-        wanted = replace(wanted, backend=backend.address, backend_port=backend.port)
-    listing = _listed(wanted, limit, iface, service)
+    if context.invoked_subcommand is not None:
+        return
+    listing = _listed(_wanted(client, backend, state), limit, iface, service)
     if as_json:
         click.echo(_to_json(listing))
         return
     click.echo(_to_text(listing.flows) if listing.flows else "no such flow")
     if listing.total > len(listing.flows):
         click.echo(f"and {listing.total - len(listing.flows):,} more; --limit shows them")
+
+
+@flows.command()
+@_choices
+@click.option("--all", "everything", is_flag=True, help="All flows of the balancer.")
+@_iface
+def kill(  # noqa: PLR0913 - one argument for each option
+    *,
+    client: str | None,
+    backend: Backend | None,
+    service: str | None,
+    state: str | None,
+    everything: bool,
+    iface: str | None,
+) -> None:
+    """End flows: the next packet of such a client opens a new one, or TCP is told to reset.
+
+    \b
+    Example:
+        xdplb flows kill --client 192.0.2.7
+        xdplb flows kill --backend 192.0.2.10 --state unreplied
+    """
+    if everything == any(item is not None for item in (client, backend, service, state)):
+        raise InvalidValueError(
+            "which flows are meant is not clear",
+            "name a client, a backend, a service or a state; or --all, and nothing else",
+        )
+    wanted = _wanted(client, backend, state)
+
+    def choose(request: Request, found: Saved) -> tuple[Flow, ...]:
+        named = replace(wanted, services=_dialled(request, service)) if service else wanted
+        return pick(found, named).flows
+
+    from xdplb.kernel.machine import Machine  # noqa: PLC0415 - not for --help
+
+    with Machine() as machine:
+        count = Balancer(machine).kill(iface, choose)
+    click.echo(f"ended: {count:,} {'flow' if count == 1 else 'flows'}")
 
 
 @click.command()

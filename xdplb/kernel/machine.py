@@ -17,12 +17,15 @@ from xdplb.facts import Found, Running, Usage
 from xdplb.kernel import carry, clock, flows, libbpf, netns, program, reservations, tables
 from xdplb.kernel.closing import Closing
 from xdplb.kernel.compiler import Compiler, ObjectCode
+from xdplb.listing import FlowName
+from xdplb.model import Endpoint
+from xdplb.ports import NatPool
 from xdplb.restoring import Destination, Moment
 from xdplb.saved import Restored, Saved, Skip
 from xdplb.saving import STATE_NAMES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from xdplb.facts import Attached, Link, Neighbour, Prepared, Split, Way
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
     from xdplb.model import Address, Mode, PortRange
     from xdplb.plan import Plan
     from xdplb.state import Restore, State
-    from xdplb.wire import BackendRecord, StatsRecord
+    from xdplb.wire import BackendRecord, ClientKey, StatsRecord
 
 _CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
 
@@ -347,6 +350,31 @@ class Machine(Closing):
                 lambda key: any(
                     key.service_port in ports for ports in gone.get((key.service, key.number), ())
                 ),
+            )
+
+    def end_flows(self, running: Running, names: Collection[FlowName]) -> int:
+        """End some flows; how many there still were.
+
+        Reservations are none: they are found by no port that was dialled.
+        """
+        pool = NatPool(running.state.nat_ports)
+
+        def is_meant(key: ClientKey) -> bool:
+            return key.service_port != 0 and (
+                FlowName(
+                    Endpoint(key.client, key.client_port),
+                    Endpoint(key.service, key.service_port),
+                    key.protocol,
+                )
+                in names
+            )
+
+        with self._maps(running.program_id) as every:
+            return sum(
+                flows.end(
+                    every.of(version), pool, running.records[version], clock.ticks(), is_meant
+                )
+                for version in running.state.versions
             )
 
     def usage(self, running: Running, version: int) -> Usage:
