@@ -57,6 +57,21 @@ def _mapped(fd: int, size: int, prot: int = mmap.PROT_READ) -> Iterator[memoryvi
         yield found
 
 
+@contextmanager
+def _counters(maps: Maps) -> Iterator[memoryview]:
+    """``client_flows``, number by number; none where the program has no limit and no such map."""
+    if "client_flows" not in maps:
+        with memoryview(b"") as nothing, nothing.cast("i") as counts:
+            yield counts
+        return
+    size = libbpf.map_info(maps["client_flows"]).max_entries * _WORD
+    with (
+        _mapped(maps["client_flows"], size, mmap.PROT_READ | mmap.PROT_WRITE) as memory,
+        memory.cast("i") as counts,
+    ):
+        yield counts
+
+
 def read(maps: Maps, running: Running, now: int) -> Part:
     """The flows of one IP version that have not timed out.
 
@@ -91,12 +106,10 @@ def write(
     state, version = running.state, maps.version
     writing = mmap.PROT_READ | mmap.PROT_WRITE
     size = state.capacity * wire.SIZES[version]["flow"]
-    counters = libbpf.map_info(maps["client_flows"]).max_entries
     with (
         _mapped(maps["reverse_lookup"], size, writing) as records,
         records.cast("Q") as words,
-        _mapped(maps["client_flows"], counters * _WORD, writing) as memory,
-        memory.cast("i") as counts,
+        _counters(maps) as counts,
     ):
         newcomers = Newcomers(maps["client_port"], count, is_shared=is_attached)
         table = _Table(maps, running, newcomers, _Memory(records, words, counts))
