@@ -154,20 +154,6 @@ def test_flows_go_on_in_a_program_with_other_keys_and_other_numbers(version: int
         assert counts(new) == counts(recount), "no flow was opened anew"
 
 
-@pytest.mark.parametrize("is_attached", [False, True])
-def test_flows_go_on_where_clients_have_no_limit(*, is_attached: bool) -> None:
-    """Such a program has no counters."""
-    with (
-        Loaded(make_request(max_client_flows=0)) as old,
-        Loaded(make_request(max_client_flows=0), hash_keys=OTHER_KEYS) as new,
-    ):
-        assert "client_flows" not in new.maps
-        open_many(old)
-        assert restore(save(old), new, is_attached=is_attached) == {}
-        assert_consistent(new)
-        assert_same_ways(old, new)
-
-
 def test_flows_away_from_their_new_home_are_found_by_the_index() -> None:
     with Loaded() as old, Loaded(hash_keys=OTHER_KEYS) as new, Loaded(hash_keys=OTHER_KEYS) as bare:
         open_many(old)

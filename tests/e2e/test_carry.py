@@ -66,6 +66,23 @@ def _ask(
     return server.getsockname()[0], peer[:2]
 
 
+def test_flows_go_on_where_clients_have_no_limit(lab: Lab, tmp_path: Path) -> None:
+    """Such a program has no counters of clients."""
+    file = f"{tmp_path / 'flows'}"
+    lab.up("--max-client-flows", "0", backends=BACKENDS[:1])
+    server, client = lab.socket("172.11.0.20", 53), lab.socket("172.11.0.22")
+    peer = exchange(client, server, b"one", 53)
+    lab.xdplb("save", file)
+    assert (
+        lab.xdplb("restore", file).stdout
+        == "restored: 0 of 1 flows (1 skipped: 1 NAT port taken)\n"
+    )
+    lab.xdplb("down")
+    words = ("--iface", "balancer", "--backend", BACKENDS[0], "--max-client-flows", "0")
+    assert "restored: 1 of 1 flows" in lab.xdplb("up", *words, "--restore", file).stdout
+    assert exchange(client, server, b"two", 53) == peer
+
+
 def test_a_server_may_speak_first_after_a_reboot(lab: Lab, tmp_path: Path) -> None:
     file = f"{tmp_path / 'flows'}"
     lab.up(backends=BACKENDS[:1])
