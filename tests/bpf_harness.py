@@ -46,6 +46,18 @@ _MOST_IDLE = 6
 """Of so many kinds, programs are kept: the verifier takes longer over one than all of a test."""
 
 
+def free_all() -> None:
+    """Free what tests have left: others count programs and maps."""
+    for kind in list(_IDLE):
+        _free(kind)
+
+
+def _free(kind: _Kind) -> None:
+    for fd, every in _IDLE.pop(kind):
+        os.close(fd)
+        every.close()
+
+
 def _taken(kind: _Kind) -> tuple[int, Descriptors] | None:
     """A program that a test has left, with maps as if they were new."""
     left = _IDLE.pop(kind, [])
@@ -151,9 +163,7 @@ class Loaded(Closing):
         """Leave program and maps to the next test that needs the same."""
         _IDLE.setdefault(self._kind, []).append((self.fd, self._every))
         if len(_IDLE) > _MOST_IDLE:
-            for fd, every in _IDLE.pop(next(iter(_IDLE))):
-                os.close(fd)
-                every.close()
+            _free(next(iter(_IDLE)))
 
     def run(self, packet: bytes) -> Result:
         """Give one packet to the program."""

@@ -7,11 +7,19 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+from bpf_harness import free_all
 
 from xdplb.kernel import netns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_is_left() -> Iterator[None]:
+    """Programs are kept for the next test of a file, and freed behind the last."""
+    yield
+    free_all()
 
 
 @pytest.fixture
