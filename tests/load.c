@@ -272,13 +272,14 @@ static __always_inline int reflect(struct xdp_md *ctx)
 	address = *(u32 *)(ip + 12);
 	*(u32 *)(ip + 12) = *(u32 *)(ip + 16);
 	*(u32 *)(ip + 16) = address;
+	/* A redirect: XDP_TX into a veth wakes nobody there who has no XDP program. */
 	if (is_tail)
-		return XDP_TX;
+		return bpf_redirect(ctx->ingress_ifindex, 0);
 	port = *(u16 *)(ip + 20);
 	other = *(u16 *)(ip + 22);
 	*(u16 *)(ip + 20) = other;
 	*(u16 *)(ip + 22) = port;
-	return XDP_TX;
+	return bpf_redirect(ctx->ingress_ifindex, 0);
 }
 
 /* A packet that BPF_PROG_TEST_RUN has made comes from the loopback interface. */

@@ -180,7 +180,8 @@ def apply(machine: Machine, request: Request) -> Applied:
         XdplbError: And then everything is as it was.
     """
     found = preview(machine, request)
-    if found.way is Way.WRITE:
+    # With nothing to change, what an apply that was killed has left half done is put right.
+    if found.way in {Way.WRITE, Way.NOTHING}:
         try:
             with machine.lock():
                 running = running_on(machine, found.after.interfaces)
@@ -189,7 +190,5 @@ def apply(machine: Machine, request: Request) -> Applied:
                     return Applied(found, None, tuple(dict.fromkeys(unresolved)))
         except live.NoRoomError:
             pass
-    elif found.way is Way.NOTHING:
-        return Applied(found, None, ())
     report = start(machine, request)
     return Applied(found, report, report.unresolved)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from xdplb import wire
 from xdplb.errors import InvalidValueError
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from xdplb.facts import Neighbour
     from xdplb.model import Reservation
     from xdplb.request import Request, Service
+
+_Item = TypeVar("_Item")
 
 MIN_BACKENDS: Final = 256
 MIN_CLIENT_COUNTERS: Final = 1024
@@ -425,7 +427,7 @@ def number_services(services: Sequence[Service], old: Sequence[Installed]) -> tu
 
 
 def _addresses(services: Sequence[Installed], old: Sequence[Address]) -> tuple[Address, ...]:
-    """The balancer's own addresses by number; those that it has already come first, as they were.
+    """The balancer's own addresses by number.
 
     Datagrams in fragments remember by number which one they left from.
 
@@ -442,7 +444,19 @@ def _addresses(services: Sequence[Installed], old: Sequence[Address]) -> tuple[A
             f"{len(found)} addresses of services and for NAT are too many",
             f"one balancer has up to {wire.MAX_ADDRESSES} of each IP version",
         )
-    return tuple(sorted(found, key=lambda item: old.index(item) if item in old else len(old)))
+    return in_places(tuple(found), old)
+
+
+def in_places(wanted: Sequence[_Item], old: Sequence[_Item]) -> tuple[_Item, ...]:
+    """What is wanted, in the order of its numbers: what is there already keeps its own, if it can.
+
+    Args:
+        wanted: All that is to have a number, each once; there are as many numbers.
+        old: What has one now.
+    """
+    kept = {place: item for place, item in enumerate(old[: len(wanted)]) if item in wanted}
+    others = (item for item in wanted if item not in kept.values())
+    return tuple(kept[place] if place in kept else next(others) for place in range(len(wanted)))
 
 
 def _own_address(record: BackendRecord, facts: Facts) -> Address | None:

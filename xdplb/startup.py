@@ -16,7 +16,7 @@ from xdplb.errors import AttachError, BusyError, InvalidValueError, UnreachableE
 from xdplb.facts import Running
 from xdplb.flags import flags, shares_ports
 from xdplb.model import IPV6, Mode
-from xdplb.plan import Facts, Hop, Port, make_plan, with_macs
+from xdplb.plan import Facts, Hop, Port, in_places, make_plan, with_macs
 from xdplb.source import verdicts
 from xdplb.state import AttachedTo, Restore, State
 
@@ -181,9 +181,9 @@ def _in_places(links: Sequence[Link], old: Running | None) -> tuple[Link, ...]:
 
     Flows and datagrams in fragments remember by number where their client is.
     """
+    by_index = {link.index: link for link in links}
     running = [item.index for item in old.state.interfaces] if old else []
-    places = {index: place for place, index in enumerate(running)}
-    return tuple(sorted(links, key=lambda link: places.get(link.index, len(places))))
+    return tuple(by_index[index] for index in in_places(list(by_index), running))
 
 
 def _refuse_resize(request: Request, state: State) -> None:

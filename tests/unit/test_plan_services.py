@@ -16,7 +16,7 @@ from plans import plan_for
 from xdplb import wire
 from xdplb.errors import InvalidValueError
 from xdplb.model import BackendState, OnDown, PortRange, Protocol
-from xdplb.plan import Plan, backend_code, backend_state, number_services
+from xdplb.plan import Plan, backend_code, backend_state, in_places, number_services
 from xdplb.selection import MAGLEV_SIZE
 from xdplb.state import Installed
 from xdplb.wire import BackendCode
@@ -114,6 +114,29 @@ def test_the_addresses_are_those_dialled_and_those_for_nat_in_the_order_of_the_s
     )
     assert [f"{item}" for item in plan.addresses] == [A, f"{N2}", f"{N1}", B, f"{N3}"]
     assert plan.side.addresses == plan.addresses
+
+
+@pytest.mark.parametrize(
+    ("old", "wanted", "placed"),
+    [
+        ((A, B), (B, A), (A, B)),
+        ((A,), (B, A), (A, B)),
+        ((A, B), (C, B), (C, B)),
+        ((A, B), (B, C), (C, B)),
+        ((A, B), (B,), (B,)),
+        ((), (B, A), (B, A)),
+    ],
+)
+def test_what_is_there_already_keeps_its_place(
+    old: tuple[str, ...], wanted: tuple[str, ...], placed: tuple[str, ...]
+) -> None:
+    assert in_places(wanted, old) == placed
+
+
+def test_an_address_keeps_its_number_when_another_one_comes_before_it() -> None:
+    before = plan_for(service(A, TEN))
+    after = plan_for(service(B, TEN), service(A, TEN), last=before)
+    assert [f"{address}" for address in after.addresses] == [A, B]
 
 
 @pytest.mark.parametrize("nat", [0, 40])
@@ -256,7 +279,7 @@ def test_a_removed_backend_keeps_its_address_while_the_balancer_has_it() -> None
     first = plan_for(service(A, TEN), service(B, TEN, ELEVEN))
     assert [record.local for record in first.records] == [0, 1, 1]
     second = plan_for(service(C, TEN), service(B, TEN), last=first)
-    assert [f"{item}" for item in second.addresses] == [B, C]
+    assert [f"{item}" for item in second.addresses] == [C, B]
     gone = second.records[2]
     assert (gone.state, gone.address) == (BackendCode.UNUSED, ip_address(ELEVEN))
     assert second.addresses[gone.local] == ip_address(B)
