@@ -42,7 +42,7 @@ class Result:
 
 _Kind = tuple[int, tuple[str, ...], tuple[tuple[str, int], ...]]
 _IDLE: dict[_Kind, list[tuple[int, Descriptors]]] = {}
-_MOST_IDLE = 6
+_MOST_IDLE = 12
 """Of so many kinds, programs are kept: the verifier takes longer over one than all of a test."""
 
 
@@ -50,6 +50,8 @@ def free_all() -> None:
     """Free what tests have left: others count programs and maps."""
     for kind in list(_IDLE):
         _free(kind)
+    while _WARM:
+        _WARM.pop().close()
 
 
 def _free(kind: _Kind) -> None:
@@ -90,9 +92,15 @@ def _empty(fd: int) -> None:
         libbpf.update(fd, wire.U32.pack(index), nothing)
 
 
+_WARM: list[Compiler] = []
+
+
 @cache
 def _compiled(version: int, flags: tuple[str, ...]) -> ObjectCode:
-    with Compiler(source.headers()) as compiler:
+    """Compile; the child for the next time loads BCC while tests run."""
+    ready = _WARM.pop() if _WARM else Compiler(source.headers())
+    _WARM.append(Compiler(source.headers()))
+    with ready as compiler:
         every = ["-Wall", "-Werror", clock.flag(), *flags]
         return compiler.compile(source.text(version), every, source.FUNCTION)
 

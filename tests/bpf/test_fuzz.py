@@ -57,7 +57,7 @@ from xdplb.model import Hash, Mode, PortRange, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-PACKETS = int(os.environ.get("XDPLB_FUZZ_PACKETS", "8000"))
+PACKETS = int(os.environ.get("XDPLB_FUZZ_PACKETS", "4000"))
 SEED = int(os.environ.get("XDPLB_FUZZ_SEED", "1"))
 PORTS = (PortRange(53, 53), PortRange(7000, 7100))
 ETH, IPV4, UDP, TCP, ICMP = 14, 0x0800, 17, 6, 1

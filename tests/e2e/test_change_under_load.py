@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
     from load import Account
 
+THOROUGH: Final = "XDPLB_LOAD_RATE" in os.environ
+"""All changes; else those that have lost something once, and one of each kind."""
+
 RATE: Final = int(os.environ.get("XDPLB_LOAD_RATE", "50000"))
 FIRST, SECOND, THIRD, FOURTH = (f"172.11.0.{number}" for number in (20, 21, 24, 25))
 PORTS: Final = ("--port", "7000-7099")
@@ -204,9 +207,10 @@ def test_no_change_loses_a_packet_or_moves_a_flow_in_native_mode(tmp_path: Path)
             trial.up(*BOTH, "--max-client-flows", "0", "--no-vlan", "--on-down", "drop")
             trial.up(*BOTH, backends=(THIRD, SECOND, FIRST))
             change_backends(trial)
-            trial.command("backend", "drain", THIRD)
-            trial.up(*BOTH, "--client", "172.11.0.22:5555=6666")
-            trial.command("up", "--iface", "balancer", "--backend", "198.51.100.1", check=False)
+            if THOROUGH:
+                trial.command("backend", "drain", THIRD)
+                trial.up(*BOTH, "--client", "172.11.0.22:5555=6666")
+                trial.command("up", "--iface", "balancer", "--backend", "198.51.100.1", check=False)
             trial.up(
                 *BOTH, "--service", SERVICE, "--service", SERVICE6,
                 backends=(FIRST, SECOND, "2001:db8::20"),
@@ -228,7 +232,7 @@ def test_no_change_loses_a_packet_or_moves_a_flow_in_generic_mode() -> None:
         trial.judge()
 
 
-@pytest.mark.parametrize("mode", ["native", "generic"])
+@pytest.mark.parametrize("mode", ["native", "generic"] if THOROUGH else ["native"])
 def test_no_change_loses_a_packet_of_a_balancer_on_two_interfaces(mode: str) -> None:
     near, far, third = "172.11.0.20", "172.12.0.20", "172.12.0.21"
     both = (*BOTH, "--service", SERVICE)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from socket import socket
 
-ROUNDS: Final = int(os.environ.get("XDPLB_FAULT_ROUNDS", "2"))
+ROUNDS: Final = int(os.environ.get("XDPLB_FAULT_ROUNDS", "1"))
 """Moments at which each command is killed."""
 
 MARK: Final = "XDPLB_FAULTS"
@@ -598,8 +598,6 @@ class Kind:
 
 KINDS: Final = (
     Kind("macvlan", "link add link balancer name it type macvlan mode bridge", "generic"),
-    Kind("ipvlan", "link add link balancer name it type ipvlan", "generic"),
-    Kind("dummy", "link add it type dummy", "", "is reached through balancer"),
     Kind("bridge without ports", "link add it type bridge", "", "is reached through balancer"),
     Kind("tun", "tuntap add mode tun name it", "", "is not an Ethernet interface"),
     Kind("lo", "", "", "is reached through balancer"),
@@ -609,10 +607,7 @@ KINDS: Final = (
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_an_interface_gets_a_mode_or_a_clear_refusal(lab: Lab, kind: Kind) -> None:
     if kind.make:
-        made = run("ip", "-n", lab.balancer, *kind.make.split(), check=False)
-        if "Unknown device type" in made.stderr:
-            pytest.skip(f"this kernel has no {kind.name}")
-        assert made.returncode == 0, made.stderr
+        lab.ip("b", kind.make)
     name = "it" if kind.make else "lo"
     words = ("up", "--iface", name, "--service", SERVICE, *UP[3:])
     if not kind.mode:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-SECONDS = float(os.environ.get("XDPLB_SOAK_S", "12"))
+SECONDS = float(os.environ.get("XDPLB_SOAK_S", "6"))
 SEED = int(os.environ.get("XDPLB_SOAK_SEED", "0")) or random.randrange(1 << 32)
 SPARE = ("172.11.0.24", "172.11.0.25")
 USUAL = "172.11.0.20", "172.11.0.21"
