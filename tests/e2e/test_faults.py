@@ -134,12 +134,6 @@ def refused(done: subprocess.CompletedProcess[str], code: int, says: str) -> Non
     assert "Traceback" not in done.stderr
 
 
-@pytest.fixture(scope="module")
-def forked() -> Iterator[Forked]:
-    with Forked() as process:
-        yield process
-
-
 @pytest.fixture
 def lab(forked: Forked) -> Iterator[QuickLab]:
     with QuickLab(forked) as built:
