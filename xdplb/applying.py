@@ -173,13 +173,17 @@ def _keeps(plan: Plan, number: int, generation: int) -> bool:
     return record.state in stays and record.generation == generation
 
 
-def apply(machine: Machine, request: Request) -> Applied:
+def apply(machine: Machine, request: Request, found: Preview) -> Applied:
     """Make what runs what is wanted.
+
+    Args:
+        machine: Where.
+        request: What is wanted.
+        found: What ``preview`` said of that; what another command has changed since then is seen.
 
     Raises:
         XdplbError: And then everything is as it was.
     """
-    found = preview(machine, request)
     # With nothing to change, what an apply that was killed has left half done is put right.
     if found.way in {Way.WRITE, Way.NOTHING}:
         try:

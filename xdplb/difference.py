@@ -134,7 +134,7 @@ def _changes(old: Service, new: Service, label: str) -> Iterator[Line]:
 
 
 def _by_place(backends: Sequence[Backend]) -> dict[object, Backend]:
-    return {(backend.address, backend.port): backend for backend in backends}
+    return {backend.place: backend for backend in backends}
 
 
 def _members(

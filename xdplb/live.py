@@ -56,7 +56,8 @@ def add(machine: Machine, running: Running, new: Backend, service: str | None = 
             telling which service is meant. Nothing is changed.
     """
     mine = _of_version(running, new, service)
-    if service is None and len({frozenset(map(_key, item.backends)) for item in mine}) > 1:
+    sets = {frozenset(one.place for one in item.backends) for item in mine}
+    if service is None and len(sets) > 1:
         raise InvalidValueError(
             "the balancer has several services", "say which one with --service NAME"
         )
@@ -117,7 +118,7 @@ def edit(
         running,
         which,
         _with_backend(running, which, service),
-        lambda item: tuple(how(one) if _key(one) == _key(which) else one for one in item.backends),
+        lambda item: tuple(how(one) if one.place == which.place else one for one in item.backends),
     )
 
 
@@ -138,18 +139,7 @@ def set_states(
         XdplbError: And then nothing is changed.
     """
     before = running.state.request
-    after = replace(
-        before,
-        services=tuple(
-            replace(
-                service,
-                backends=tuple(
-                    replace(item, state=state_of(service, item)) for item in service.backends
-                ),
-            )
-            for service in before.services
-        ),
-    )
+    after = before.with_states(state_of)
     versions = [item for item in before.versions if before.of(item) != after.of(item)]
     if versions:
         rewrite(machine, running, after, versions, ask=False)
@@ -166,16 +156,12 @@ def undrain(backend: Backend) -> Backend:
     return replace(backend, state=BackendState.UP)
 
 
-def _key(backend: Backend) -> tuple[Address, int | None]:
-    return backend.address, backend.port
-
-
 def _find(service: Service, which: Backend) -> Backend | None:
-    return next((item for item in service.backends if _key(item) == _key(which)), None)
+    return next((item for item in service.backends if item.place == which.place), None)
 
 
 def _others(service: Service, which: Backend) -> tuple[Backend, ...]:
-    return tuple(item for item in service.backends if _key(item) != _key(which))
+    return tuple(item for item in service.backends if item.place != which.place)
 
 
 def _records(running: Running, service: Service, which: Backend) -> dict[int, BackendRecord]:
@@ -186,7 +172,7 @@ def _records(running: Running, service: Service, which: Backend) -> dict[int, Ba
         number: record
         for number, record in enumerate(running.records[which.address.version] if side else ())
         if record.service in numbers
-        and (record.address, record.port) == _key(which)
+        and (record.address, record.port) == which.place
         and record.state is not BackendCode.UNUSED
     }
 

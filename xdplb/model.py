@@ -177,6 +177,11 @@ class Backend:
         """``ADDR`` or ``ADDR:PORT``, an IPv6 address before a port in brackets."""
         return f"{self.address}" if self.port is None else f"{bracketed(self.address)}:{self.port}"
 
+    @property
+    def place(self) -> tuple[Address, int | None]:
+        """Its address and port: what tells it from the other backends of its service."""
+        return self.address, self.port
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Reservation:

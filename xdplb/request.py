@@ -23,10 +23,10 @@ from xdplb.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from xdplb.checks import Health
-    from xdplb.model import Address, Backend, PortRange, Reservation, Timeouts
+    from xdplb.model import Address, Backend, BackendState, PortRange, Reservation, Timeouts
 
 _IPV6_RESERVED: Final = (IPv6Network("::/96"), IPv6Network("::ffff:0:0/96"))
 """Unspecified, loopback, and IPv4 addresses in disguise (RFC 4291 2.5)."""
@@ -217,7 +217,7 @@ class Request:
     def backends(self) -> tuple[Backend, ...]:
         """All backends, each once."""
         every = (backend for service in self.services for backend in service.backends)
-        return tuple({(item.address, item.port): item for item in every}.values())
+        return tuple({item.place: item for item in every}.values())
 
     @property
     def addresses(self) -> tuple[Address, ...]:
@@ -245,6 +245,25 @@ class Request:
             services=tuple(
                 item if item.address is not None else replace(item, address=own[item.version])
                 for item in self.services
+            ),
+        )
+
+    def with_states(self, state_of: Callable[[Service, Backend], BackendState]) -> Request:
+        """The request again, with other states of backends.
+
+        Args:
+            state_of: The state of a backend of a service.
+        """
+        return replace(
+            self,
+            services=tuple(
+                replace(
+                    service,
+                    backends=tuple(
+                        replace(item, state=state_of(service, item)) for item in service.backends
+                    ),
+                )
+                for service in self.services
             ),
         )
 

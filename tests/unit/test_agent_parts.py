@@ -15,12 +15,12 @@ from agent_machine import LiveMachine
 from fake_machine import OWN, service
 
 from xdplb.agent import watching
-from xdplb.agent.claims import Claims
 from xdplb.agent.notify import Notifier
 from xdplb.balancer import Balancer
 from xdplb.checks import BelowMinimum, Health, HttpCheck, TcpCheck
 from xdplb.errors import NotReadyError
 from xdplb.health.passive import Counters, Passive
+from xdplb.kernel.claims import Claims
 from xdplb.kernel.events import Events
 from xdplb.model import IPV4, Backend, BackendState, PortRange, Protocol
 from xdplb.request import Request

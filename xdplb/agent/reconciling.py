@@ -153,7 +153,7 @@ def begin(machine: Machine, wanted: Request) -> Begun:
     complete = addressed(machine, wanted, machine.link(wanted.interfaces[0]))
     running = running_on(machine, wanted.interfaces)
     adopted = adopt(complete, running.state.request) if running is not None else complete
-    return _begun(complete, adopted, applying.apply(machine, adopted))
+    return _begun(machine, complete, adopted)
 
 
 def reload(machine: Machine, wanted: Request, unhealthy: AbstractSet[Key]) -> Begun:
@@ -164,10 +164,11 @@ def reload(machine: Machine, wanted: Request, unhealthy: AbstractSet[Key]) -> Be
     """
     complete = addressed(machine, wanted, machine.link(wanted.interfaces[0]))
     partly = with_down(complete, unhealthy)
-    return _begun(complete, partly, applying.apply(machine, partly))
+    return _begun(machine, complete, partly)
 
 
-def _begun(complete: Request, runs: Request, applied: Applied) -> Begun:
+def _begun(machine: Machine, complete: Request, runs: Request) -> Begun:
+    applied = applying.apply(machine, runs, applying.preview(machine, runs))
     down = in_state(runs, BackendState.DOWN)
     return Begun(
         applied,

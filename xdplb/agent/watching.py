@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from xdplb.health.monitor import Watched
@@ -12,7 +12,7 @@ from xdplb.health.verdict import Member, decide
 from xdplb.model import ALL_PORTS, BackendState, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from collections.abc import Set as AbstractSet
 
     from xdplb.checks import Health
@@ -90,7 +90,7 @@ def counters(
             if service is None or stats is None:
                 continue
             for backend in service.backends:
-                if (backend.address, backend.port) == (record.address, record.port):
+                if backend.place == (record.address, record.port):
                     key = key_of(service, backend)
                     before = found.get(key, Counters(0, 0))
                     found[key] = Counters(
@@ -183,7 +183,7 @@ def adopt(wanted: Request, running: Request) -> Request:
             both.discard(BackendState.DOWN)
         return max(both, key=_GRAVITY.index, default=backend.state)
 
-    return with_states(wanted, state_of)
+    return wanted.with_states(state_of)
 
 
 _GRAVITY: Final = (BackendState.UP, BackendState.DRAIN, BackendState.DOWN)
@@ -196,24 +196,7 @@ def with_down(wanted: Request, unhealthy: AbstractSet[Key]) -> Request:
         is_down = service.health is not None and key_of(service, backend) in unhealthy
         return BackendState.DOWN if is_down else backend.state
 
-    return with_states(wanted, state_of)
-
-
-def with_states(request: Request, state_of: Callable[[Service, Backend], BackendState]) -> Request:
-    """The same with another state of each backend."""
-    return replace(
-        request,
-        services=tuple(
-            replace(
-                service,
-                backends=tuple(
-                    replace(backend, state=state_of(service, backend))
-                    for backend in service.backends
-                ),
-            )
-            for service in request.services
-        ),
-    )
+    return wanted.with_states(state_of)
 
 
 def in_state(request: Request, state: BackendState) -> frozenset[Key]:

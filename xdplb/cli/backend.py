@@ -10,7 +10,7 @@ import click
 
 from xdplb import live
 from xdplb.balancer import Balancer
-from xdplb.cli.params import BACKEND
+from xdplb.cli.params import BACKEND, iface_option, json_option
 from xdplb.errors import NotReadyError
 from xdplb.model import MAX_WEIGHT, names
 from xdplb.render import backends_to_json, backends_to_text
@@ -21,10 +21,6 @@ if TYPE_CHECKING:
     from xdplb.model import Backend, BalancerStatus
 
 _LOOK_EVERY_S: Final = 0.5
-
-_iface = click.option(
-    "--iface", metavar="NAME", help="The balancer on this interface.  [default: the only one]"
-)
 
 _service = click.option(
     "--service", metavar="NAME", help="Only for this service, by its name or address."
@@ -61,8 +57,8 @@ def _matching(balancers: list[BalancerStatus], iface: str | None) -> list[Balanc
 
 
 @backend.command("list")
-@_iface
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@iface_option
+@json_option
 def list_(*, iface: str | None, as_json: bool) -> None:
     """List the backends.
 
@@ -81,7 +77,7 @@ def list_(*, iface: str | None, as_json: bool) -> None:
     "--weight", type=click.IntRange(0, MAX_WEIGHT), default=1, show_default=True,
     help="Its share of new flows, relative to the others'.",
 )  # fmt: skip
-@_iface
+@iface_option
 @_service
 def add(*, which: Backend, weight: int, iface: str | None, service: str | None) -> None:
     """Add a backend: its share of new flows goes there at once.
@@ -99,7 +95,7 @@ def add(*, which: Backend, weight: int, iface: str | None, service: str | None) 
 
 @backend.command()
 @click.argument("which", metavar="ADDR[:PORT]", type=BACKEND)
-@_iface
+@iface_option
 @_service
 def remove(*, which: Backend, iface: str | None, service: str | None) -> None:
     """Remove a backend: its flows go to another one with their next packet.
@@ -115,7 +111,7 @@ def remove(*, which: Backend, iface: str | None, service: str | None) -> None:
 @backend.command()
 @click.argument("which", metavar="ADDR[:PORT]", type=BACKEND)
 @click.option("--wait", is_flag=True, help="Wait until its last flow has gone.")
-@_iface
+@iface_option
 @_service
 def drain(*, which: Backend, wait: bool, iface: str | None, service: str | None) -> None:
     """Give a backend no new flows; those it has go on.
@@ -150,13 +146,13 @@ def _flows(balancer: Balancer, which: Backend, iface: str | None, service: str |
         for one in status.services
         if service is None or names(service, one.name, one.address)
         for item in one.backends
-        if (item.backend.address, item.backend.port) == (which.address, which.port)
+        if item.backend.place == which.place
     )
 
 
 @backend.command()
 @click.argument("which", metavar="ADDR[:PORT]", type=BACKEND)
-@_iface
+@iface_option
 @_service
 def undrain(*, which: Backend, iface: str | None, service: str | None) -> None:
     """Give a backend new flows again.
@@ -172,7 +168,7 @@ def undrain(*, which: Backend, iface: str | None, service: str | None) -> None:
 @backend.command()
 @click.argument("which", metavar="ADDR[:PORT]", type=BACKEND)
 @click.argument("value", metavar="N", type=click.IntRange(0, MAX_WEIGHT))
-@_iface
+@iface_option
 @_service
 def weight(*, which: Backend, value: int, iface: str | None, service: str | None) -> None:
     """Set a backend's share of new flows, relative to the others' weights.

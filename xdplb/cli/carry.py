@@ -9,19 +9,16 @@ import click
 
 from xdplb import files, saved
 from xdplb.balancer import Balancer
+from xdplb.cli.params import iface_option, json_option
 
 if TYPE_CHECKING:
     from xdplb.saved import Restored, Saved
 
 _JSON_VERSION: Final = 1
 
-_iface = click.option(
-    "--iface", metavar="NAME", help="The balancer on this interface.  [default: the only one]"
-)
-
 
 @click.command()
-@_iface
+@iface_option
 @click.argument("file", metavar="FILE")
 def save(*, iface: str | None, file: str) -> None:
     """Write the live flows to FILE; - is the standard output.
@@ -43,8 +40,8 @@ def save(*, iface: str | None, file: str) -> None:
 
 
 @click.command()
-@_iface
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@iface_option
+@json_option
 @click.argument("file", metavar="FILE")
 def restore(*, iface: str | None, as_json: bool, file: str) -> None:
     """Let the balancer go on with the flows in FILE; - is the standard input.

@@ -10,7 +10,7 @@ from xdplb import source
 from xdplb.balancer import Balancer
 from xdplb.cli import carry
 from xdplb.cli.files import FILE, interfaces_of, load
-from xdplb.cli.params import ADDRESS, BACKEND, PORTS, RESERVATION
+from xdplb.cli.params import ADDRESS, BACKEND, PORTS, RESERVATION, json_option
 from xdplb.cli.starting import say_up
 from xdplb.errors import InvalidValueError, NotReadyError
 from xdplb.model import (
@@ -226,7 +226,7 @@ def _refuse_beside(context: click.Context, alone: str) -> None:
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@json_option
 def status(*, as_json: bool) -> None:
     """Show the balancers of this network namespace.
 

@@ -10,6 +10,7 @@ import click
 
 from xdplb import applying, source
 from xdplb.balancer import Balancer
+from xdplb.cli.params import iface_option, json_option
 from xdplb.cli.starting import say_up
 from xdplb.difference import difference
 from xdplb.errors import InvalidValueError
@@ -63,7 +64,7 @@ def _count(number: int, what: str) -> str:
 @click.command()
 @click.argument("file", metavar="FILE", type=FILE)
 @click.option("--dry-run", is_flag=True, help="Only say what would change.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@json_option
 def apply(*, file: Path, dry_run: bool, as_json: bool) -> None:
     """Make what runs what stands in a file: only what differs is touched, and flows stay.
 
@@ -88,7 +89,7 @@ def apply(*, file: Path, dry_run: bool, as_json: bool) -> None:
             if as_json:
                 click.echo(json.dumps(_as_json(found, applied=False), indent=2))
             return
-        done = applying.apply(machine, request)
+        done = applying.apply(machine, request, found)
     if as_json:
         click.echo(json.dumps(_as_json(done.preview, applied=True), indent=2))
         return
@@ -128,9 +129,7 @@ def _as_json(found: Preview, *, applied: bool) -> dict[str, Any]:
 
 
 @click.command()
-@click.option(
-    "--iface", metavar="NAME", help="The balancer on this interface.  [default: the only one]"
-)
+@iface_option
 def export(*, iface: str | None) -> None:
     """Print what runs as a file that 'apply' takes.
 

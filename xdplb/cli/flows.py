@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from xdplb.balancer import Balancer
-from xdplb.cli.params import BACKEND, ENDPOINT
+from xdplb.cli.params import BACKEND, ENDPOINT, iface_option, json_option
 from xdplb.errors import InvalidValueError
 from xdplb.listing import Wanted, pick
 from xdplb.parsing import parse_endpoint
@@ -29,11 +29,6 @@ _JSON_VERSION: Final = 1
 _USUAL_LIMIT: Final = 100
 _COLUMNS: Final = ("client", "service", "backend", "nat", "state", "idle")
 _FIRST_NUMBER: Final = 5
-
-_iface = click.option(
-    "--iface", metavar="NAME", help="The balancer on this interface.  [default: the only one]"
-)
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 
 def _client(text: str) -> tuple[IPv4Network | IPv6Network, int | None]:
@@ -83,8 +78,8 @@ def _wanted(client: str | None, backend: Backend | None, state: str | None) -> W
     "--limit", type=click.IntRange(1), default=_USUAL_LIMIT, show_default=True,
     help="Print so many, those that were seen last.",
 )  # fmt: skip
-@_iface
-@_json
+@iface_option
+@json_option
 @click.pass_context
 def flows(  # noqa: PLR0913 - one argument for each option
     context: click.Context,
@@ -119,7 +114,7 @@ def flows(  # noqa: PLR0913 - one argument for each option
 @flows.command()
 @_choices
 @click.option("--all", "everything", is_flag=True, help="All flows of the balancer.")
-@_iface
+@iface_option
 def kill(  # noqa: PLR0913 - one argument for each option
     *,
     client: str | None,
@@ -157,8 +152,8 @@ def kill(  # noqa: PLR0913 - one argument for each option
 @click.command()
 @click.argument("nat", metavar="ADDR:PORT", type=ENDPOINT)
 @click.option("--backend", type=BACKEND, help="The backend that saw it.  [default: any]")
-@_iface
-@_json
+@iface_option
+@json_option
 def whois(*, nat: Endpoint, backend: Backend | None, iface: str | None, as_json: bool) -> None:
     """Tell which client stands behind an address and port that a backend's log names.
 

@@ -54,3 +54,10 @@ BACKEND: Final = _Value("ADDR[:PORT]", parse_backend)
 ENDPOINT: Final = _Value("ADDR:PORT", _endpoint)
 PORTS: Final = _Value("N|N-M", _ports)
 RESERVATION: Final = _Value("ADDR:PORT=NATPORT", parse_reservation)
+
+iface_option: Final = click.option(
+    "--iface", metavar="NAME", help="The balancer on this interface.  [default: the only one]"
+)
+json_option: Final = click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON for programs."
+)

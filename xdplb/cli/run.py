@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from xdplb.cli.files import FILE, load
+from xdplb.cli.params import iface_option
 from xdplb.errors import InvalidValueError
 
 if TYPE_CHECKING:
@@ -36,9 +37,7 @@ class _Formatter(logging.Formatter):
 
 @click.command()
 @click.option("--config", type=FILE, metavar="FILE", help="Make what this file says run, first.")
-@click.option(
-    "--iface", metavar="NAME", help="The balancer on this interface.  [default: the only one]"
-)
+@iface_option
 def run(*, config: Path | None, iface: str | None) -> None:
     """Look after a balancer: check backends, follow interfaces; SIGHUP reads the file again.
 
@@ -69,8 +68,8 @@ def _reader(config: Path | None) -> Callable[[], Request] | None:
 
 async def _main(read: Callable[[], Request] | None, iface: str | None) -> None:
     from xdplb.agent.agent import Agent  # noqa: PLC0415 - not for --help
-    from xdplb.agent.claims import Claims  # noqa: PLC0415 - not for --help
     from xdplb.agent.notify import Notifier  # noqa: PLC0415 - not for --help
+    from xdplb.kernel.claims import Claims  # noqa: PLC0415 - not for --help
     from xdplb.kernel.events import Events  # noqa: PLC0415 - not for --help
     from xdplb.kernel.machine import Machine  # noqa: PLC0415 - not for --help
 

@@ -62,7 +62,7 @@ def _traffic(maps: Maps, running: Running) -> dict[int, StatsRecord]:
 def _backends(state: State, version: int) -> set[tuple[int, Address, int | None]]:
     side = state.side(version)
     return {
-        (item.number, backend.address, backend.port)
+        (item.number, *backend.place)
         for item in (side.services if side else ())
         for backend in item.service.backends
     }

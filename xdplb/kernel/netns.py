@@ -98,7 +98,7 @@ def lock() -> Iterator[None]:
     """
     deadline = time.monotonic() + _LOCKED_WITHIN_S
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as holder:
-        while not _is_bound(holder, _LOCK):
+        while not is_bound(holder, _LOCK):
             if time.monotonic() > deadline:
                 raise BusyError(
                     "another xdplb is changing a balancer in this network namespace",
@@ -108,8 +108,8 @@ def lock() -> Iterator[None]:
         yield
 
 
-def _is_bound(sock: socket.socket, name: str) -> bool:
-    """Give a socket a name, unless another one has it."""
+def is_bound(sock: socket.socket, name: str) -> bool:
+    """Give a socket an abstract name (unix(7)), unless another one has it."""
     try:
         sock.bind(name)
     except OSError as error:

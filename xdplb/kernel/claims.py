@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import socket
 from typing import TYPE_CHECKING
 
 from xdplb.errors import NotReadyError
+from xdplb.kernel.netns import is_bound
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,7 +42,8 @@ class Claims:
         new: dict[str, socket.socket] = {}
         try:
             for name in sorted(wanted - self._held.keys()):
-                new[name] = _claimed(name)
+                new[name] = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+                _claim(new[name], name)
         except BaseException:
             for sock in new.values():
                 sock.close()
@@ -52,15 +53,8 @@ class Claims:
         self._held |= new
 
 
-def _claimed(name: str) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    try:
-        sock.bind(f"\0xdplb-run:{name}")
-    except OSError as error:
-        sock.close()
-        if error.errno != errno.EADDRINUSE:
-            raise
+def _claim(sock: socket.socket, name: str) -> None:
+    if not is_bound(sock, f"\0xdplb-run:{name}"):
         raise NotReadyError(
             f"another 'xdplb run' looks after {name}", "one is enough; end it first"
-        ) from error
-    return sock
+        )
