@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 
 from xdplb.model import ALL_PORTS, BackendState
+from xdplb.verdicts import DROPPED, PASSED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,8 +24,6 @@ _OF_BALANCER: Final = ("interfaces",)
 _OF_SERVICE: Final = (*_OF_BALANCER, "service", "address", "protocol", "ports")
 _OF_BACKEND: Final = (*_OF_SERVICE, "backend")
 _DIRECTIONS: Final = ("to_backend", "from_backend")
-_PASSED: Final = "pass_"
-_DROPPED: Final = "drop_"
 
 
 def text(balancers: Sequence[BalancerStatus]) -> str:
@@ -85,10 +84,10 @@ def _on(item: BalancerStatus) -> str:
 def _of_verdicts(balancers: Sequence[BalancerStatus]) -> Iterator[Metric]:
     """What became of packets, by the names that ``status`` has for it."""
     families = {
-        _DROPPED: CounterMetricFamily(
+        DROPPED: CounterMetricFamily(
             "xdplb_drops", "Packets that were dropped", labels=(*_OF_BALANCER, "reason")
         ),
-        _PASSED: CounterMetricFamily(
+        PASSED: CounterMetricFamily(
             "xdplb_passed", "Packets that were left to the kernel", labels=(*_OF_BALANCER, "reason")
         ),
         "": CounterMetricFamily(

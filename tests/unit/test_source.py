@@ -8,6 +8,7 @@ import pytest
 
 from xdplb import source
 from xdplb.model import IPV4, IPV6
+from xdplb.verdicts import DROPPED, VERDICTS
 
 BOTH = pytest.mark.parametrize("version", [IPV4, IPV6])
 
@@ -37,6 +38,14 @@ def test_the_two_texts_differ_in_the_files_of_their_ip_version_only() -> None:
 
 def test_verdicts_are_unique() -> None:
     assert len(set(source.verdicts())) == len(source.verdicts())
+
+
+def test_each_verdict_of_the_program_is_explained_in_its_order() -> None:
+    assert tuple(VERDICTS) == source.verdicts()
+
+
+def test_for_each_drop_there_is_something_to_do() -> None:
+    assert all(bool(item.hint) == name.startswith(DROPPED) for name, item in VERDICTS.items())
 
 
 def test_the_stand_in_headers_are_there() -> None:
