@@ -9,7 +9,19 @@ from dataclasses import replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
-from xdplb.facts import Attached, Found, Link, Neighbour, Prepared, Running, Split, Usage, Way
+from xdplb.facts import (
+    Attached,
+    Found,
+    Link,
+    Neighbour,
+    Prepared,
+    Question,
+    Rehearsal,
+    Running,
+    Split,
+    Usage,
+    Way,
+)
 from xdplb.model import IPV4, IPV6, Backend, Mode, PortRange
 from xdplb.request import Request, Service, simple_request
 from xdplb.saved import Restored, Saved, Skip
@@ -71,6 +83,8 @@ class FakeMachine:
         self.saved = Saved(0.0, (), (), ())
         self.given: list[tuple[Running, tuple[str, ...], Saved, Mapping[int, Attached]]] = []
         """What flows were restored: where, over which interfaces, and what was attached then."""
+        self.asked: list[Question] = []
+        self.rehearsal = Rehearsal("pass_not_ours", b"", None, None, None, 0, is_same=True)
         self.locked = False
         self.prepared = Prepared(redirect=False)
         self.switched: list[Restore] = []
@@ -232,6 +246,11 @@ class FakeMachine:
     def end_flows(self, running: Running, names: Collection[FlowName]) -> int:
         del running
         return len(names)
+
+    def rehearse(self, running: Running, question: Question) -> Rehearsal:
+        del running
+        self.asked.append(question)
+        return self.rehearsal
 
     def usage(self, running: Running, version: int) -> Usage:
         assert version in running.state.versions

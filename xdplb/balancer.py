@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from xdplb import live
 from xdplb.errors import BusyError, NotReadyError
+from xdplb.explaining import dialled, explain
 from xdplb.facts import Found, Running
 from xdplb.model import (
     Backend,
@@ -23,10 +24,11 @@ from xdplb.wire import NO_TRAFFIC, BackendCode
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from xdplb.explaining import Explanation
     from xdplb.facts import Usage
     from xdplb.listing import Flow
     from xdplb.machine import Machine
-    from xdplb.model import Address
+    from xdplb.model import Address, Endpoint, Protocol
     from xdplb.request import Request
     from xdplb.saved import Restored, Saved
     from xdplb.startup import Report
@@ -189,6 +191,32 @@ class Balancer:
             saved = self._machine.save_flows(running, self._names(running))
             chosen = {item.name for item in choose(running.state.request, saved)}
             return self._machine.end_flows(running, chosen) if chosen else 0
+
+    def explain(
+        self,
+        client: Endpoint,
+        service: str | None = None,
+        protocol: Protocol | None = None,
+        interface: str | None = None,
+        came_by: str | None = None,
+    ) -> Explanation:
+        """What would become of a client's packet, and why; nothing changes.
+
+        Args:
+            client: Who sends it.
+            service: What it is sent to: address or name, with a port; None for the only one.
+            protocol: None for that of the service.
+            interface: One that the balancer sits on; None where there is only one balancer.
+            came_by: Where the packet comes in; None for that by which the client is reached.
+
+        Raises:
+            NotReadyError: There is no balancer, or no telling which.
+            InvalidValueError: No telling what is meant.
+        """
+        self._machine.require_privileges()
+        running = self._only(interface)
+        endpoint, meant = dialled(running, client, service, protocol)
+        return explain(self._machine, running, client, endpoint, meant, came_by)
 
     def restore(self, saved: Saved, interface: str | None = None) -> Restored:
         """Give saved flows to a balancer that runs; it keeps all that it has.

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from xdplb.model import Address, Mode
     from xdplb.state import Restore, State
-    from xdplb.wire import BackendRecord, StatsRecord
+    from xdplb.wire import BackendRecord, ClientKey, ClientValue, FlowRecord, StatsRecord
 
 # Kinds of interface that never have native XDP: no need to try.
 _GENERIC_ONLY: Final = frozenset(
@@ -155,6 +155,47 @@ class Running:
     def indexes(self) -> frozenset[int]:
         """The interfaces that it sits on."""
         return frozenset(item.index for item in self.state.interfaces)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A packet, and what is asked beside it.
+
+    Attributes:
+        frame: As it opens a flow; and ``goes_on``, as it follows others of its flow.
+        ifindex: Where the packet comes in.
+        keys: Where ``client_port`` would have its flow.
+        service: The number of its service, and ``slot`` the place in that one's table.
+    """
+
+    frame: bytes
+    goes_on: bytes
+    ifindex: int
+    keys: tuple[ClientKey, ...]
+    service: int | None
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """What a balancer would do with a packet.
+
+    Attributes:
+        frame: What would leave, or what the kernel would get.
+        backend: IP version and number of the backend that the packet would be counted for.
+        chosen: Whom the table has in the slot that was asked for.
+        known: The entry of ``client_port`` that there is for it, and the record it leads to.
+        now: The time in ticks.
+        is_same: It was asked of the very program that runs, by its tag.
+    """
+
+    verdict: str
+    frame: bytes
+    backend: tuple[int, int] | None
+    chosen: int | None
+    known: tuple[ClientKey, ClientValue, FlowRecord | None] | None
+    now: int
+    is_same: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,19 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from xdplb.facts import Attached, Found, Link, Neighbour, Prepared, Running, Split, Usage, Way
+    from xdplb.facts import (
+        Attached,
+        Found,
+        Link,
+        Neighbour,
+        Prepared,
+        Question,
+        Rehearsal,
+        Running,
+        Split,
+        Usage,
+        Way,
+    )
     from xdplb.listing import FlowName
     from xdplb.model import Address, Mode, PortRange
     from xdplb.plan import Plan
@@ -129,6 +141,9 @@ class Machine(Protocol):
 
     def change(self, running: Running, plans: Sequence[Plan], state: State) -> None:
         """Write what of some plans differs from what runs, and then the new description."""
+
+    def rehearse(self, running: Running, question: Question) -> Rehearsal:
+        """Find out what a balancer would do with a packet; nothing of it changes."""
 
     def usage(self, running: Running, version: int) -> Usage:
         """The counters of a running balancer for one IP version."""

@@ -321,10 +321,11 @@ def _start_in(
             for version in scene.request.versions
         ]
         share = shares_ports(scene.request.services, scene.ephemeral)
-        code = machine.compile({plan.version: flags(plan, shares_ports=share) for plan in plans})
+        constants = {plan.version: tuple(flags(plan, shares_ports=share)) for plan in plans}
+        code = machine.compile(constants)
         known = machine.neighbours([hop.ifindex for hop in scene.hops.values()])
         plans = [with_macs(plan, known) for plan in plans]
-        state = describe(plans, machine.namespace(), [*watched, *ground.changed])
+        state = describe(plans, machine.namespace(), [*watched, *ground.changed], constants)
         program_fd = machine.load(code, plans, state, scene.old)
         held.callback(os.close, program_fd)
         old_fd = machine.hold(scene.old.program_id) if scene.old else None
@@ -480,13 +481,19 @@ def _facts(scene: Scene, ports: tuple[Port, ...], version: int) -> Facts:
     )
 
 
-def describe(plans: Sequence[Plan], namespace: int, restore: Sequence[Restore]) -> State:
+def describe(
+    plans: Sequence[Plan],
+    namespace: int,
+    restore: Sequence[Restore],
+    constants: Mapping[int, Sequence[str]],
+) -> State:
     """What the balancer is to know of itself.
 
     Args:
         plans: What runs, one for each IP version.
         namespace: Inode of the network namespace.
         restore: What ``down`` has to undo.
+        constants: What the program is compiled with, by IP version.
     """
     plan = plans[0]
     request, facts = plan.request, plan.facts
@@ -504,6 +511,7 @@ def describe(plans: Sequence[Plan], namespace: int, restore: Sequence[Restore]) 
         max_client_flows=request.max_client_flows,
         verdicts=verdicts(),
         restore=tuple(restore),
+        flags=constants,
     )
 
 

@@ -7,7 +7,7 @@ before the program is attached, and lives and dies with the program.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -18,12 +18,12 @@ from xdplb.model import Mode, PortRange
 from xdplb.request import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from xdplb.model import Address
     from xdplb.request import Service
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 _WAY_OUT: Final = (
     "'xdplb down' ends it, and its flows with it, or use the xdplb that started it; "
     "nothing was changed"
@@ -106,6 +106,7 @@ class State:
         hash_keys: The two secret numbers of the selection hash.
         capacity: How many flows each IP version has room for.
         max_client_flows: As in Request.
+        flags: What the program was compiled with, by IP version.
     """
 
     netns: int
@@ -118,6 +119,7 @@ class State:
     max_client_flows: int | None
     verdicts: tuple[str, ...]
     restore: tuple[Restore, ...]
+    flags: Mapping[int, Sequence[str]] = field(default_factory=dict)
     version: str = __version__
 
     def side(self, version: int) -> Side | None:
@@ -204,6 +206,7 @@ class State:
             max_client_flows=values["max_client_flows"],
             verdicts=tuple(values["verdicts"]),
             restore=_restores(values),
+            flags={int(number): tuple(items) for number, items in values["flags"].items()},
             version=values["version"],
         )
 

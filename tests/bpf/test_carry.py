@@ -41,7 +41,7 @@ BOTH = {"protocols": tuple(Protocol), "ports": DNS}
 def running(balancer: Loaded) -> Running:
     """What a balancer that is up would know of itself."""
     plan = balancer.plan
-    return Running(0, "", describe([plan], 0, ()), {plan.version: plan.records})
+    return Running(0, "", describe([plan], 0, (), {}), {plan.version: plan.records})
 
 
 def save(balancer: Loaded) -> Saved:

@@ -217,7 +217,7 @@ def test_a_full_index_is_counted_by_its_own_name() -> None:
 
 def _live(balancer: Loaded) -> Counter[int]:
     plan = balancer.plan
-    running = Running(0, "", describe([plan], 0, ()), {plan.version: plan.records})
+    running = Running(0, "", describe([plan], 0, (), {}), {plan.version: plan.records})
     return tables.flows_by_backend(balancer.maps, running, clock.ticks())
 
 

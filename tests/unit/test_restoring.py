@@ -36,7 +36,7 @@ TAGS = bytes.fromhex("8100000500000000")
 
 def running(plan: Plan, *interfaces: str) -> Running:
     """A balancer that a plan has made, on ``eth0`` or on these interfaces."""
-    state = describe([plan], 0, ())
+    state = describe([plan], 0, (), {})
     mode = state.interfaces[0].mode
     attached = tuple(AttachedTo(name, 2 + at, mode) for at, name in enumerate(interfaces))
     return Running(

@@ -13,6 +13,7 @@ from xdplb import __version__
 from xdplb.cli.backend import backend
 from xdplb.cli.carry import restore, save
 from xdplb.cli.commands import down, metrics, status, up
+from xdplb.cli.explain import explain
 from xdplb.cli.files import apply, check, export
 from xdplb.cli.flows import flows, whois
 from xdplb.cli.run import run
@@ -91,7 +92,7 @@ def commands(ctx: click.Context, *, netns: str | None, verbose: bool) -> None:
 _COMMANDS = (
     *(up, status, down, backend),
     *(check, apply, export, run),
-    *(save, restore, flows, whois, metrics),
+    *(save, restore, flows, whois, explain, metrics),
 )
 for command in _COMMANDS:
     commands.add_command(command)

@@ -38,6 +38,14 @@ def entries(maps: Maps) -> Iterator[tuple[bytes, bytes]]:
         )
 
 
+def place(pool: NatPool, records: Sequence[BackendRecord], value: ClientValue) -> int | None:
+    """The index in ``reverse_lookup`` that an entry of ``client_port`` leads to, if to any."""
+    offset = pool.offset(value.nat_port)
+    if offset is None or value.backend >= len(records):
+        return None
+    return records[value.backend].slot_first + offset
+
+
 def end(
     maps: Maps,
     pool: NatPool,
@@ -65,9 +73,9 @@ def end(
         count += 1
         libbpf.delete(maps["client_port"], packed_key)
         value = ClientValue.unpack(packed_value)
-        offset = pool.offset(value.nat_port)
-        if offset is not None and value.backend < len(records):
-            _expire(maps, records[value.backend].slot_first + offset, key, value.backend, now)
+        index = place(pool, records, value)
+        if index is not None:
+            _expire(maps, index, key, value.backend, now)
     return count
 
 

@@ -24,6 +24,7 @@ from xdplb.kernel.structures import (
     ProgLoadOpts,
     TestRunOpts,
     XdpAttachOpts,
+    XdpMd,
     XdpQueryOpts,
 )
 
@@ -351,8 +352,14 @@ class ProgramRun:
     duration_ns: int
 
 
-def run_program(
-    program_fd: int, packet: bytes, *, repeat: int = 1, room: int = 4096, live_batch: int = 0
+def run_program(  # noqa: PLR0913 - what can be said of a run
+    program_fd: int,
+    packet: bytes,
+    *,
+    repeat: int = 1,
+    room: int = 4096,
+    live_batch: int = 0,
+    ifindex: int = 0,
 ) -> ProgramRun:
     """Run an XDP program on ``packet``, without an interface.
 
@@ -363,12 +370,16 @@ def run_program(
         room: The largest packet that may come out.
         live_batch: Send what the program redirects, in batches of so many frames, from
             the current network namespace (kernel 5.18); 0 sends nothing.
+        ifindex: What the program is told of where the packet came in; 0 for loopback.
     """
     data_out = ctypes.create_string_buffer(0 if live_batch else room)
     data_in = ctypes.create_string_buffer(packet, len(packet))
     options = TestRunOpts(
         data_in=ctypes.addressof(data_in), data_size_in=len(packet), repeat=repeat
     )
+    context = XdpMd(data_end=len(packet), ingress_ifindex=ifindex)
+    if ifindex:
+        options.ctx_in, options.ctx_size_in = ctypes.addressof(context), ctypes.sizeof(context)
     if live_batch:
         options.flags, options.batch_size = _LIVE_FRAMES, live_batch
     else:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from xdplb import source
 from xdplb.errors import BusyError, PrivilegeError, TableError, surroundings
 from xdplb.facts import Found, Running, Usage
-from xdplb.kernel import carry, clock, flows, libbpf, netns, program, reservations, tables
+from xdplb.kernel import carry, clock, flows, libbpf, netns, program, reservations, tables, twin
 from xdplb.kernel.closing import Closing
 from xdplb.kernel.compiler import Compiler, ObjectCode
 from xdplb.listing import FlowName
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from xdplb.facts import Attached, Link, Neighbour, Prepared, Split, Way
+    from xdplb.facts import Attached, Link, Neighbour, Prepared, Question, Rehearsal, Split, Way
     from xdplb.kernel.links import Network
     from xdplb.kernel.program import Descriptors, Maps
     from xdplb.model import Address, Mode, PortRange
@@ -376,6 +376,12 @@ class Machine(Closing):
                 )
                 for version in running.state.versions
             )
+
+    def rehearse(self, running: Running, question: Question) -> Rehearsal:
+        """Find out what a balancer would do with a packet; see ``xdplb.kernel.twin``."""
+        code = self.compile(running.state.flags)
+        with self._maps(running.program_id) as every:
+            return twin.rehearse(every, running, code, question)
 
     def usage(self, running: Running, version: int) -> Usage:
         """The counters of a running balancer for one IP version."""

@@ -353,6 +353,13 @@ def read_shares(maps: Maps, state: State) -> Counter[int]:
     return shares
 
 
+def read_slot(maps: Maps, number: int, slot: int) -> int:
+    """The backend number in a slot of the Maglev table of service ``number``."""
+    table = wire.U32.pack(active_table(maps, number))
+    data = libbpf.lookup(maps["maglev"], table, _MAGLEV_BYTES) or b""
+    return memoryview(data).cast("H")[slot]
+
+
 def add_meta(maps: Descriptors, state: State, program_fd: int) -> None:
     """Write the ``meta`` map and let the program hold it.
 
