@@ -112,6 +112,7 @@ static __always_inline enum verdict answer_client(struct packet *pkt)
 	struct flow *flow;
 	u32 number;
 
+	trace_source(end.address, end.port);
 	flow = answer_flow(&end, &number, &route->source_port);
 	if (!flow)
 		return CONTINUE;

@@ -196,6 +196,39 @@
 /* ICMP errors of our own, per CPU and tick (67 ms). */
 #define REPLIES_PER_TICK 16
 
+/*
+ * `xdplb trace`: how much of each frame it takes, which verdicts it is about (a bit for each) and
+ * whether it is about new flows, of which clients (addresses in a network, with one port or any),
+ * and of how many packets it takes one.
+ */
+#ifndef HAVE_TRACE
+#define HAVE_TRACE 0
+#endif
+#ifndef TRACE_SNAP
+#define TRACE_SNAP 128
+#endif
+#ifndef TRACE_VERDICTS
+#define TRACE_VERDICTS 0ULL
+#endif
+#ifndef TRACE_NEW
+#define TRACE_NEW 0
+#endif
+#ifndef TRACE_OF_CLIENT
+#define TRACE_OF_CLIENT 0
+#endif
+#ifndef TRACE_CLIENT_0
+#define TRACE_CLIENT_0 0ULL
+#define TRACE_CLIENT_1 0ULL
+#define TRACE_MASK_0 0ULL
+#define TRACE_MASK_1 0ULL
+#endif
+#ifndef TRACE_PORT
+#define TRACE_PORT 0
+#endif
+#ifndef TRACE_SAMPLE
+#define TRACE_SAMPLE 1
+#endif
+
 /* Blocks of 32 bytes that a checksum may run over: the largest packet native mode gets. */
 #define CSUM_BLOCKS 112
 

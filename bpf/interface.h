@@ -61,6 +61,7 @@ static __always_inline bool route_fits(const struct packet *pkt)
  */
 static __always_inline int transmit(const struct packet *pkt)
 {
+	trace_route(&pkt->route);
 	if (pkt->route.tags && !frame_tag(pkt->ctx, pkt->route.tags))
 		return XDP_DROP;
 	if (INTERFACE_COUNT == 1)

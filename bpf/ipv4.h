@@ -35,6 +35,14 @@ static __always_inline bool address_is(address one, address other)
 	return one == other;
 }
 
+#if HAVE_TRACE
+/* Is @value what @network is, where @mask says that it counts? */
+static __always_inline bool address_is_in(address value, address network, address mask)
+{
+	return (value & mask) == network;
+}
+#endif
+
 static __always_inline address address_of(u64 word_0, u64 word_1)
 {
 	return word_0;

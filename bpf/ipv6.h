@@ -56,6 +56,14 @@ static __always_inline bool address_is(address one, address other)
 	return one.word[0] == other.word[0] && one.word[1] == other.word[1];
 }
 
+#if HAVE_TRACE
+static __always_inline bool address_is_in(address value, address network, address mask)
+{
+	return (value.word[0] & mask.word[0]) == network.word[0] &&
+	       (value.word[1] & mask.word[1]) == network.word[1];
+}
+#endif
+
 static __always_inline address address_of(u64 word_0, u64 word_1)
 {
 	address value;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Every map; IPv4 and IPv6 each have their own of all but interfaces, reply_limits and
- * verdicts. The sizes here only satisfy the compiler: Python creates the maps, with
- * the sizes that `up` was asked for, and puts them in place of these.
+ * Every map; IPv4 and IPv6 each have their own of all but interfaces, reply_limits,
+ * verdicts and those of a trace. The sizes here only satisfy the compiler: Python creates the maps,
+ * with the sizes that `up` was asked for, and puts them in place of these.
  */
 #ifndef XDPLB_MAPS_H
 #define XDPLB_MAPS_H
@@ -66,6 +66,15 @@ BPF_TABLE("array", u32, u64, fragment_ids, 1);
 
 /* What was answered with ICMP errors of our own. Written by the program. */
 BPF_TABLE("percpu_array", u32, struct reply_limit, reply_limits, 1);
+
+#if HAVE_TRACE
+/* Of `xdplb trace`, for both IP versions: the packet in hand, and what was asked for. */
+BPF_TABLE("percpu_array", u32, struct trace, traces, 1);
+BPF_RINGBUF_OUTPUT(trace_events, 1);
+
+/* When the asking ends, in nanoseconds of the monotonic clock. Written by Python. */
+BPF_TABLE("array", u32, u64, trace_until, 1);
+#endif
 
 /* enum verdict -> packets, and backend number -> traffic. Written by the program. */
 BPF_TABLE("percpu_array", u32, u64, verdicts, VERDICT_MAX);

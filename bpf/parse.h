@@ -63,7 +63,7 @@ static __always_inline enum verdict parse_packet(struct packet *pkt)
 	pkt->is_tcp = payload.protocol == PROTOCOL_TCP;
 	opaque(pkt->is_tcp);
 	pkt->is_icmp = payload.protocol == PROTOCOL_ICMP;
-	pkt->is_tail = payload.fragment & FRAGMENT_OFFSET;
+	pkt->is_tail = trace_known(payload.fragment & FRAGMENT_OFFSET);
 	if (!protocol_is_ours(payload.protocol) && !pkt->is_icmp && !(FAMILY == 6 && pkt->is_tail))
 		return PASS_NOT_OURS;
 

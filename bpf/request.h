@@ -210,6 +210,7 @@ static __always_inline enum verdict request_backend(struct packet *pkt)
 		verdict = request_open(pkt, &key, hash, &path);
 		if (verdict != FORWARD)
 			return verdict;
+		trace_opened();
 	}
 	if (path.backend->state == BACKEND_HELD)
 		return DROP_NO_BACKEND;

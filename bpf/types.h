@@ -252,4 +252,37 @@ struct backend_stats {
 
 _Static_assert(sizeof(struct backend_stats) == 40, "struct backend_stats");
 
+/*
+ * A packet, for `xdplb trace`: the head of it as it came, and as it leaves. @time is of the
+ * monotonic clock, in nanoseconds; the lengths are of the whole frames, and @length_out is 0 where
+ * none leaves.
+ */
+struct trace_event {
+	u64 time;
+	u32 ifindex;
+	u32 length_in;
+	u32 length_out;
+	u8 verdict;
+	u8 is_new; /* it has opened a flow */
+	u8 reserved[2];
+	u8 frame_in[TRACE_SNAP];
+	u8 frame_out[TRACE_SNAP];
+};
+
+/*
+ * Per CPU: the packet in hand, and what of it a filter is about; @lost are those that there was
+ * no room for.
+ */
+struct trace {
+	u64 lost;
+	struct trace_event event;
+	address source;
+	address destination;
+	__be16 source_port;
+	__be16 destination_port;
+	bool is_on;
+	bool has_client;
+	bool is_sent;
+};
+
 #endif

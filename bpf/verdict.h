@@ -32,4 +32,10 @@ enum verdict {
 	CONTINUE = VERDICT_MAX, /* not decided: on to the next step */
 };
 
+/* Does a packet with @verdict leave again? */
+static __always_inline bool verdict_is_sent(enum verdict verdict)
+{
+	return verdict < PASS_NOT_OURS;
+}
+
 #endif

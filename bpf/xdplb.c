@@ -4,16 +4,11 @@
  * order of bpf/README.md; this is their table of contents.
  */
 
-/* Does a packet with @verdict leave again? */
-static __always_inline bool verdict_is_sent(enum verdict verdict)
-{
-	return verdict < PASS_NOT_OURS;
-}
-
 /* Count @verdict and say it in XDP's words; XDP_TX is for a packet that has yet to be sent. */
 static __always_inline int finish(enum verdict verdict)
 {
 	count_verdict(verdict);
+	trace_verdict(verdict);
 	if (verdict_is_sent(verdict))
 		return XDP_TX;
 	return verdict < DROP_MALFORMED ? XDP_PASS : XDP_DROP;
@@ -38,6 +33,7 @@ static __always_inline int walk_rare(struct packet *pkt, enum verdict verdict)
 {
 	int action;
 
+	trace_source(pkt->ip->source, 0);
 	if (verdict_is_answered(verdict))
 		verdict = reply_error(pkt, verdict);
 	else if (pkt->is_tail)
@@ -48,38 +44,49 @@ static __always_inline int walk_rare(struct packet *pkt, enum verdict verdict)
 	return action == XDP_TX ? transmit(pkt) : stay(pkt, action);
 }
 
-int xdplb(struct xdp_md *ctx)
+/* The walk; what becomes of the packet at @pkt->ctx, in XDP's words. */
+static __always_inline int walk(struct packet *pkt)
 {
-	struct packet pkt;
 	enum verdict verdict;
 	int action;
 
-	pkt.ctx = ctx;
-	pkt.tags = 0;
+	pkt->tags = 0;
 again:
-	verdict = parse_packet(&pkt);
+	verdict = parse_packet(pkt);
 	if (verdict != CONTINUE) {
 		/* Whoever has no tags does not pay for those who have. */
-		if (HAVE_VLAN && !pkt.tags && frame_is_tagged(ctx)) {
-			pkt.tags = frame_untag(ctx);
-			if (pkt.tags)
+		if (HAVE_VLAN && !pkt->tags && frame_is_tagged(pkt->ctx)) {
+			pkt->tags = frame_untag(pkt->ctx);
+			if (pkt->tags)
 				goto again;
 		}
-		return stay(&pkt, finish(verdict));
+		return stay(pkt, finish(verdict));
 	}
-	packet_clear(&pkt);
-	if (pkt.is_icmp || pkt.is_tail)
-		return walk_rare(&pkt, verdict);
-	verdict = answer_client(&pkt);
+	packet_clear(pkt);
+	if (pkt->is_icmp || pkt->is_tail)
+		return walk_rare(pkt, verdict);
+	verdict = answer_client(pkt);
 	if (verdict == CONTINUE)
-		verdict = request_backend(&pkt);
+		verdict = request_backend(pkt);
 	if (verdict_is_answered(verdict))
-		return walk_rare(&pkt, verdict);
+		return walk_rare(pkt, verdict);
 	action = finish(verdict);
 	if (action != XDP_TX)
-		return stay(&pkt, action);
-	if (packet_is_fragment(&pkt))
-		fragment_remember(&pkt, verdict);
-	rewrite(&pkt);
-	return transmit(&pkt);
+		return stay(pkt, action);
+	if (packet_is_fragment(pkt))
+		fragment_remember(pkt, verdict);
+	rewrite(pkt);
+	return transmit(pkt);
+}
+
+int xdplb(struct xdp_md *ctx)
+{
+	struct packet pkt;
+	int action;
+
+	pkt.ctx = ctx;
+	trace_begin(ctx);
+	action = walk(&pkt);
+	trace_end(ctx);
+	return action;
 }

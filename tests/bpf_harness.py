@@ -96,7 +96,7 @@ _WARM: list[Compiler] = []
 
 
 @cache
-def _compiled(version: int, flags: tuple[str, ...]) -> ObjectCode:
+def compiled(version: int, flags: tuple[str, ...]) -> ObjectCode:
     """Compile; the child for the next time loads BCC while tests run."""
     ready = _WARM.pop() if _WARM else Compiler(source.headers())
     _WARM.append(Compiler(source.headers()))
@@ -146,12 +146,12 @@ class Loaded(Closing):
         self.plan = self._with_macs(make_plan(request, known))
         self.version = self.plan.version
         flags = (*compiler_flags(self.plan, shares_ports=shares_ports), *self.flags)
-        self.code = _compiled(self.version, flags)
+        self.code = compiled(self.version, flags)
         self._kind = (self.version, flags, tables.sizes(self.plan))
-        self.fd, self._every = _taken(self._kind) or self._made()
-        self.maps = self._every.of(self.version)
+        self.fd, self.every = _taken(self._kind) or self._made()
+        self.maps = self.every.of(self.version)
         tables.fill(self.maps, self.plan)
-        reservations.reserve(self._every, [self.plan], None)
+        reservations.reserve(self.every, [self.plan], None)
 
     def _made(self) -> tuple[int, Descriptors]:
         """A new program with its maps."""
@@ -169,7 +169,7 @@ class Loaded(Closing):
 
     def close(self) -> None:
         """Leave program and maps to the next test that needs the same."""
-        _IDLE.setdefault(self._kind, []).append((self.fd, self._every))
+        _IDLE.setdefault(self._kind, []).append((self.fd, self.every))
         if len(_IDLE) > _MOST_IDLE:
             _free(next(iter(_IDLE)))
 
@@ -190,7 +190,7 @@ class Loaded(Closing):
 
     def verdicts(self) -> dict[str, int]:
         """Packets by verdict."""
-        return tables.read_verdicts(self._every, source.verdicts())
+        return tables.read_verdicts(self.every, source.verdicts())
 
     def backend(self, number: int) -> wire.BackendRecord:
         """A backend as it stands in the map."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
@@ -29,9 +29,11 @@ from xdplb.wire import StatsRecord
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from xdplb.errors import XdplbError
     from xdplb.listing import FlowName
+    from xdplb.machine import Tap
     from xdplb.model import Address
     from xdplb.plan import Plan
     from xdplb.state import Restore, State
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
 MAC = bytes.fromhex("020000000001")
 NEW_ID = 100
+PLAIN_ID = 101
 OWN = {IPV4: ip_address("192.0.2.1"), IPV6: ip_address("2001:db8::1")}
 """The addresses of its interfaces."""
 
@@ -83,6 +86,8 @@ class FakeMachine:
         self.saved = Saved(0.0, (), (), ())
         self.given: list[tuple[Running, tuple[str, ...], Saved, Mapping[int, Attached]]] = []
         """What flows were restored: where, over which interfaces, and what was attached then."""
+        self.taps: list[Tap] = []
+        self.left_of_trace: float | None = None
         self.asked: list[Question] = []
         self.rehearsal = Rehearsal("pass_not_ours", b"", None, None, None, 0, is_same=True)
         self.locked = False
@@ -251,6 +256,22 @@ class FakeMachine:
         del running
         self.asked.append(question)
         return self.rehearsal
+
+    def tap(
+        self, running: Running, flags: Mapping[int, Sequence[str]]
+    ) -> AbstractContextManager[Tap]:
+        del running
+        self._step("tap")
+        self.flags = {version: list(items) for version, items in flags.items()}
+        return nullcontext(self.taps.pop(0))
+
+    def load_again(self, running: Running) -> int:
+        del running
+        return self._descriptor(PLAIN_ID)
+
+    def traced_for(self, running: Running) -> float | None:
+        del running
+        return self.left_of_trace
 
     def usage(self, running: Running, version: int) -> Usage:
         assert version in running.state.versions

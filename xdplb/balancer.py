@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from xdplb import live
+from xdplb import live, tracing
 from xdplb.errors import BusyError, NotReadyError
 from xdplb.explaining import dialled, explain
 from xdplb.facts import Found, Running
@@ -23,6 +23,7 @@ from xdplb.wire import NO_TRAFFIC, BackendCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from xdplb.explaining import Explanation
     from xdplb.facts import Usage
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from xdplb.saved import Restored, Saved
     from xdplb.startup import Report
     from xdplb.state import AttachedTo, Installed, Side
+    from xdplb.tracing import Tracer
     from xdplb.wire import BackendRecord
 
 _STATUS_ATTEMPTS = 3
@@ -191,6 +193,18 @@ class Balancer:
             saved = self._machine.save_flows(running, self._names(running))
             chosen = {item.name for item in choose(running.state.request, saved)}
             return self._machine.end_flows(running, chosen) if chosen else 0
+
+    def trace(
+        self, wanted: tracing.Wanted, interface: str | None = None
+    ) -> AbstractContextManager[Tracer]:
+        """Watch packets for as long as the ``with`` block lasts; see ``xdplb.tracing``.
+
+        Args:
+            wanted: Which.
+            interface: One that the balancer sits on; None where there is only one balancer.
+        """
+        self._machine.require_privileges()
+        return tracing.trace(self._machine, lambda: self._only(interface), wanted)
 
     def explain(
         self,

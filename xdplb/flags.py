@@ -56,9 +56,9 @@ def _one(service: Service) -> dict[str, str | int]:
     """All that there is to know of the only service, or of both where they differ by protocol."""
     unreplied, answered, transitory, established = timeout_ticks(service.timeouts)
     ports = " ".join(f"RANGE({item.first}, {item.last})" for item in service.ports)
-    words = {f"SERVICE_WORD_{at}": word for at, word in enumerate(_words(service.dialled))}
+    dialled = {f"SERVICE_WORD_{at}": word for at, word in enumerate(words(service.dialled))}
     return {
-        **words,
+        **dialled,
         "SERVICE_PORTS(RANGE)": "RANGE(0, 65535)" if service.ports == ALL_PORTS else ports,
         "SERVICE_HASH": HASH_NUMBERS[service.hash],
         "UNREPLIED_TICKS": unreplied,
@@ -71,7 +71,7 @@ def _one(service: Service) -> dict[str, str | int]:
 def _many(addresses: Sequence[Address]) -> dict[str, str | int]:
     """What the program cannot look up: its own addresses."""
     entries = " ".join(
-        f"ADDRESS({number}, {', '.join((*_words(address), '0')[:2])})"
+        f"ADDRESS({number}, {', '.join((*words(address), '0')[:2])})"
         for number, address in enumerate(addresses)
     )
     return {"MANY_SERVICES": 1, "ADDRESSES(ADDRESS)": entries}
@@ -86,7 +86,7 @@ def _pool(plan: Plan) -> str:
     return " ".join(ranges)
 
 
-def _words(address: Address) -> list[str]:
+def words(address: Address) -> list[str]:
     """An address as the program loads it: one word of 32 bits, or two of 64."""
     size = 4 if address.version == IPV4 else 8
     packed = address.packed

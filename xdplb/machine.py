@@ -32,6 +32,23 @@ if TYPE_CHECKING:
     from xdplb.wire import BackendRecord, StatsRecord
 
 
+class Tap(Protocol):
+    """A loaded program that tells what it does. ``xdplb.kernel.tap`` has the real one."""
+
+    program_fd: int
+    program_id: int
+    at_zero_ns: int
+
+    def ask_for(self, seconds: float) -> None:
+        """Let the program tell for so many seconds from now on."""
+
+    def wait(self, seconds: float) -> list[bytes]:
+        """What it has told, after at most so many seconds; more of it may be left."""
+
+    def lost(self) -> int:
+        """How many packets there was no room for."""
+
+
 class Machine(Protocol):
     """What the operations need of a host. ``xdplb.kernel.machine`` has the real one."""
 
@@ -144,6 +161,17 @@ class Machine(Protocol):
 
     def rehearse(self, running: Running, question: Question) -> Rehearsal:
         """Find out what a balancer would do with a packet; nothing of it changes."""
+
+    def tap(
+        self, running: Running, flags: Mapping[int, Sequence[str]]
+    ) -> AbstractContextManager[Tap]:
+        """A balancer's program once more, compiled with other flags to tell what it does."""
+
+    def load_again(self, running: Running) -> int:
+        """A balancer's program once more, as it was compiled; returns its descriptor."""
+
+    def traced_for(self, running: Running) -> float | None:
+        """For how many seconds a balancer tells what it does; None for one that does not."""
 
     def usage(self, running: Running, version: int) -> Usage:
         """The counters of a running balancer for one IP version."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Final
 
 from xdplb.errors import InvalidValueError
 from xdplb.model import Backend, Endpoint, PortRange, Reservation
 
 if TYPE_CHECKING:
+    from ipaddress import IPv4Network, IPv6Network
     from typing import NoReturn
 
     from xdplb.model import Address
@@ -62,6 +63,23 @@ def parse_endpoint(text: str) -> tuple[Address, int | None]:
         address, colon, port = text.partition(":")
         port = port if colon else None
     return parse_address(address), None if port is None else parse_port(port)
+
+
+def parse_clients(text: str) -> tuple[IPv4Network | IPv6Network, int | None]:
+    """A network, an address, or an address and a port.
+
+    Raises:
+        InvalidValueError: It is none of them.
+    """
+    if "/" in text:
+        try:
+            return ip_network(text, strict=False), None
+        except ValueError:
+            raise InvalidValueError(
+                f"{text!r} is no network", "write it like 192.0.2.0/24 or 2001:db8::/32"
+            ) from None
+    address, port = parse_endpoint(text)
+    return ip_network(address), port
 
 
 def parse_backend(text: str) -> Backend:

@@ -28,6 +28,7 @@ FILES: Final = (
     "packet.h",
     "maps.h",
     "stats.h",
+    "trace.h",
     "own.h",
     "rewrite.h",
     "interface.h",

@@ -153,7 +153,7 @@ def other_version(place: Path) -> Path:
     shutil.copytree(Path(source.__file__).parent, tree / "xdplb")
     shutil.copytree(source.directory(), tree / "bpf")
     text = (tree / "bpf" / "xdplb.c").read_text()
-    changed = text.replace("\tpkt.tags = 0;\n", "\tpkt.tags = 0;\n\tbpf_get_prandom_u32();\n")
+    changed = text.replace("\tpkt->tags = 0;\n", "\tpkt->tags = 0;\n\tbpf_get_prandom_u32();\n")
     assert changed != text
     (tree / "bpf" / "xdplb.c").write_text(changed)
     return tree
@@ -180,6 +180,7 @@ def change_backends(trial: Trial) -> None:
     trial.command("backend", "drain", FOURTH)
     trial.command("backend", "remove", FOURTH)
     trial.command("backend", "weight", FIRST, "1")
+    trial.command("trace", "--seconds", "0.2", "--reason", "all")
 
 
 def change_services(trial: Trial) -> None:

@@ -126,6 +126,9 @@ class Operator:
             lambda: self.command("save", f"{self._saved}"),
             lambda: self.command("restore", f"{self._saved}"),
             lambda: self.command(chance.choice(("status", "flows", "export", "metrics"))),
+            lambda: self.command("explain", "172.11.0.22:5555", f"{SERVICE}:53"),
+            lambda: self.command("trace", "--seconds", f"{chance.random() + 0.1:.1f}"),
+            lambda: self.kill("trace", "--reason", "all"),
             lambda: self._toggle_agent(cleanup),
             self._hang_up,
         ]

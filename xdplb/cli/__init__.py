@@ -17,6 +17,7 @@ from xdplb.cli.explain import explain
 from xdplb.cli.files import apply, check, export
 from xdplb.cli.flows import flows, whois
 from xdplb.cli.run import run
+from xdplb.cli.trace import trace
 from xdplb.errors import XdplbError, surroundings
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def commands(ctx: click.Context, *, netns: str | None, verbose: bool) -> None:
 _COMMANDS = (
     *(up, status, down, backend),
     *(check, apply, export, run),
-    *(save, restore, flows, whois, explain, metrics),
+    *(save, restore, flows, whois, explain, trace, metrics),
 )
 for command in _COMMANDS:
     commands.add_command(command)

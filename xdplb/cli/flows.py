@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -13,13 +12,11 @@ from xdplb.balancer import Balancer
 from xdplb.cli.params import BACKEND, ENDPOINT, iface_option, json_option
 from xdplb.errors import InvalidValueError
 from xdplb.listing import Wanted, pick
-from xdplb.parsing import parse_endpoint
+from xdplb.parsing import parse_clients
 from xdplb.render import columns
 from xdplb.saving import STATE_NAMES
 
 if TYPE_CHECKING:
-    from ipaddress import IPv4Network, IPv6Network
-
     from xdplb.listing import Flow, Listing
     from xdplb.model import Address, Backend, Endpoint, Protocol
     from xdplb.request import Request
@@ -29,23 +26,6 @@ _JSON_VERSION: Final = 1
 _USUAL_LIMIT: Final = 100
 _COLUMNS: Final = ("client", "service", "backend", "nat", "state", "idle")
 _FIRST_NUMBER: Final = 5
-
-
-def _client(text: str) -> tuple[IPv4Network | IPv6Network, int | None]:
-    """A network, an address, or an address and a port.
-
-    Raises:
-        InvalidValueError: It is none of them.
-    """
-    if "/" in text:
-        try:
-            return ip_network(text, strict=False), None
-        except ValueError:
-            raise InvalidValueError(
-                f"{text!r} is no network", "write it like 192.0.2.0/24 or 2001:db8::/32"
-            ) from None
-    address, port = parse_endpoint(text)
-    return ip_network(address), port
 
 
 def _choices(command: Any) -> Any:  # noqa: ANN401 - whatever click decorates
@@ -65,7 +45,7 @@ def _choices(command: Any) -> Any:  # noqa: ANN401 - whatever click decorates
 def _wanted(client: str | None, backend: Backend | None, state: str | None) -> Wanted:
     wanted = Wanted(state=state)
     if client is not None:
-        clients, client_port = _client(client)
+        clients, client_port = parse_clients(client)
         wanted = replace(wanted, clients=clients, client_port=client_port)
     if backend is not None:
         wanted = replace(wanted, backend=backend.address, backend_port=backend.port)

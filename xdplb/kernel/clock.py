@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import Final
 
 from xdplb.kernel import libbpf
@@ -25,6 +27,7 @@ _EXIT: Final = 0x95
 _JIFFIES64: Final = 118
 _JIFFY_SHIFT: Final = 20
 _CLOCK_MONOTONIC_COARSE: Final = 6
+_OFFSETS: Final = Path("/proc/self/timens_offsets")
 _FRAME: Final = bytes(64)
 
 
@@ -38,6 +41,20 @@ def _jiffy_scale() -> int:
 def flag() -> str:
     """The compiler's ``-D`` flag that tells the program how long a jiffy is."""
     return f"-DJIFFY_SCALE={_jiffy_scale()}"
+
+
+def monotonic_ns() -> int:
+    """Now, in nanoseconds of the monotonic clock, as programs read it.
+
+    A process in a time namespace reads it with an offset (time_namespaces(7)).
+    """
+    offset = 0
+    with suppress(OSError):
+        for line in _OFFSETS.read_text().splitlines():
+            name, seconds, nanoseconds = line.split()
+            if name == "monotonic":
+                offset = int(seconds) * 10**9 + int(nanoseconds)
+    return time.monotonic_ns() - offset
 
 
 def ticks() -> int:

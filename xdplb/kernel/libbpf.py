@@ -35,6 +35,7 @@ MAP_TYPE_HASH: Final = 1
 MAP_TYPE_ARRAY: Final = 2
 MAP_TYPE_PERCPU_ARRAY: Final = 6
 MAP_TYPE_LRU_HASH: Final = 9
+MAP_TYPE_RINGBUF: Final = 27
 MAP_MMAPABLE: Final = 1 << 10
 PROG_TYPE_XDP: Final = 6
 ATTACH_TYPE_XDP: Final = 37
@@ -253,6 +254,45 @@ def lookup_all(map_fd: int, key_size: int, value_size: int, room: int) -> tuple[
             _sized(BatchOpts()),
         )
     return keys.raw[: count.value * key_size], values.raw[: count.value * value_size]
+
+
+class Ring:
+    """The reading end of a ring buffer (kernel 5.8)."""
+
+    def __init__(self, map_fd: int) -> None:
+        """Look at it."""
+        self._taken: list[bytes] = []
+        self._callback = _RING_CALLBACK(self._take)
+        library = _library()
+        library.ring_buffer__new.restype = ctypes.c_void_p
+        self._ring = library.ring_buffer__new(map_fd, self._callback, None, None)
+        if not self._ring:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+
+    def _take(self, context: int | None, data: int, size: int) -> int:
+        del context
+        self._taken.append(ctypes.string_at(data, size))
+        return 0 if len(self._taken) < _RING_BATCH else -errno.EINTR
+
+    def close(self) -> None:
+        """Look at it no more."""
+        if self._ring:
+            _library().ring_buffer__free(ctypes.c_void_p(self._ring))
+            self._ring = None
+
+    def wait(self, seconds: float) -> list[bytes]:
+        """Wait for records, but not longer than so long; more may be left."""
+        with suppress(InterruptedError):
+            _call("ring_buffer__poll", ctypes.c_void_p(self._ring), round(seconds * 1000))
+        taken, self._taken = self._taken, []
+        return taken
+
+
+_RING_BATCH: Final = 4096
+_RING_CALLBACK: Final = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t
+)
 
 
 def program_ids() -> Iterator[int]:

@@ -14,9 +14,21 @@ from typing import TYPE_CHECKING
 from xdplb import source
 from xdplb.errors import BusyError, PrivilegeError, TableError, surroundings
 from xdplb.facts import Found, Running, Usage
-from xdplb.kernel import carry, clock, flows, libbpf, netns, program, reservations, tables, twin
+from xdplb.kernel import (
+    carry,
+    clock,
+    flows,
+    libbpf,
+    netns,
+    program,
+    reservations,
+    tables,
+    tap,
+    twin,
+)
 from xdplb.kernel.closing import Closing
 from xdplb.kernel.compiler import Compiler, ObjectCode
+from xdplb.kernel.tap import Tap
 from xdplb.listing import FlowName
 from xdplb.model import Endpoint
 from xdplb.ports import NatPool
@@ -382,6 +394,23 @@ class Machine(Closing):
         code = self.compile(running.state.flags)
         with self._maps(running.program_id) as every:
             return twin.rehearse(every, running, code, question)
+
+    def tap(self, running: Running, flags: Mapping[int, Sequence[str]]) -> Tap:
+        """A balancer's program once more, compiled with other flags to tell what it does."""
+        code = self.compile(flags)
+        with self._maps(running.program_id) as every:
+            return Tap(every, code)
+
+    def load_again(self, running: Running) -> int:
+        """A balancer's program once more, as it was compiled; returns its descriptor."""
+        code = self.compile(running.state.flags)
+        with self._maps(running.program_id) as every:
+            return twin.load_again(every, code)
+
+    def traced_for(self, running: Running) -> float | None:
+        """For how many seconds a balancer tells what it does; None for one that does not."""
+        with self._maps(running.program_id) as every:
+            return tap.left(every)
 
     def usage(self, running: Running, version: int) -> Usage:
         """The counters of a running balancer for one IP version."""

@@ -27,7 +27,9 @@ _FREE_POLL_S: Final = 0.002
 META: Final = "meta"
 """The map that every balancer has, with its own description."""
 
-SHARED: Final = frozenset({"interfaces", "reply_limits", "verdicts"})
+SHARED: Final = frozenset(
+    {"interfaces", "reply_limits", "verdicts", "traces", "trace_events", "trace_until"}
+)
 """The maps that IPv4 and IPv6 have in common; of all others each has its own."""
 
 _MODE_FLAG: Final = {Mode.NATIVE: libbpf.XDP_DRV_MODE, Mode.GENERIC: libbpf.XDP_SKB_MODE}

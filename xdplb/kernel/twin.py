@@ -33,6 +33,37 @@ _NEW: Final = frozenset({"fragments", "fragment_ids", "verdicts", "backend_stats
 """What the program writes, and what of it no single packet can depend on."""
 
 
+OF_A_TRACE: Final = ("trace_events", "trace_until", "traces")
+
+
+def shared(every: Descriptors) -> Descriptors:
+    """The maps of a balancer, for a program that is to take its place."""
+    maps = Descriptors()
+    try:
+        for name in every.names():
+            if name not in OF_A_TRACE:
+                maps.add(name, os.dup(every[name]))
+    except BaseException:
+        maps.close()
+        raise
+    return maps
+
+
+def load_again(every: Descriptors, code: Mapping[int, ObjectCode]) -> int:
+    """Load a balancer's program once more, with the same maps; returns its descriptor."""
+    maps = shared(every)
+    try:
+        fd = program.load(code, maps)
+        try:
+            libbpf.bind_map(fd, maps[META])
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+    finally:
+        maps.close()
+
+
 def rehearse(
     every: Descriptors,
     running: Running,
@@ -68,7 +99,7 @@ def rehearse(
             chosen=chosen,
             known=known,
             now=clock.ticks(),
-            is_same=tag == running.tag,
+            is_same=tag == running.tag or "traces" in every,
         )
     finally:
         maps.close()
@@ -118,7 +149,7 @@ def _copies(every: Descriptors) -> Descriptors:
     maps = Descriptors()
     try:
         for name in every.names():
-            if name == META:
+            if name == META or name in OF_A_TRACE:
                 continue
             plain = name.removesuffix("6")
             if plain not in _COPIED | _NEW:
