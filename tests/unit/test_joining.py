@@ -114,7 +114,8 @@ def test_a_program_too_long_to_be_jumped_over_is_refused() -> None:
 
 
 def test_every_map_has_a_name_that_the_kernel_keeps_whole() -> None:
-    names = re.findall(r"^BPF_TABLE\([^,]+, [^,]+, [^,]+, (\w+),", source.text(IPV6), re.MULTILINE)
+    declared = r"^BPF_(?:TABLE\([^,]+, [^,]+, [^,]+, |RINGBUF_OUTPUT\()(\w+),"
+    names = re.findall(declared, source.text(IPV6), re.MULTILINE)
     assert {"reverse_lookup", *SHARED} <= set(names)
     own = {map_name(name, IPV6) for name in names} - SHARED
     assert all(len(name) <= NAME_LENGTH for name in own)

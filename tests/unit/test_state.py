@@ -16,6 +16,7 @@ from xdplb import wire
 from xdplb.balancer import Balancer
 from xdplb.errors import TableError
 from xdplb.model import (
+    ALL_PORTS,
     IPV4,
     IPV6,
     Backend,
@@ -114,7 +115,8 @@ def _ranges(ends: set[int]) -> tuple[PortRange, ...]:
     return tuple(PortRange(*pair) for pair in zip(ordered[::2], ordered[1::2], strict=False))
 
 
-RANGES = st.sets(PORTS, min_size=2, max_size=7).map(_ranges)
+RANGES = st.sets(PORTS, min_size=2, max_size=7).map(_ranges).filter(lambda it: it != ALL_PORTS)
+"""All ports are not for TCP."""
 
 
 def _hosts(network: str) -> st.SearchStrategy[Address]:
