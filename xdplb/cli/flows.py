@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from xdplb import flowlog
 from xdplb.balancer import Balancer
 from xdplb.cli.params import BACKEND, ENDPOINT, iface_option, json_option
 from xdplb.errors import InvalidValueError
@@ -17,6 +19,9 @@ from xdplb.render import columns
 from xdplb.saving import STATE_NAMES
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import TextIO
+
     from xdplb.listing import Flow, Listing
     from xdplb.model import Address, Backend, Endpoint, Protocol
     from xdplb.request import Request
@@ -26,6 +31,7 @@ _JSON_VERSION: Final = 1
 _USUAL_LIMIT: Final = 100
 _COLUMNS: Final = ("client", "service", "backend", "nat", "state", "idle")
 _FIRST_NUMBER: Final = 5
+_TIMES: Final = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%S%z")
 
 
 def _choices(command: Any) -> Any:  # noqa: ANN401 - whatever click decorates
@@ -132,9 +138,25 @@ def kill(  # noqa: PLR0913 - one argument for each option
 @click.command()
 @click.argument("nat", metavar="ADDR:PORT", type=ENDPOINT)
 @click.option("--backend", type=BACKEND, help="The backend that saw it.  [default: any]")
+@click.option(
+    "--log", type=click.File(), metavar="FILE",
+    help="Ask what 'xdplb trace --reason new --json' has written; - is the standard input.",
+)  # fmt: skip
+@click.option(
+    "--at", type=click.DateTime(_TIMES), metavar="TIME",
+    help="With --log, who it was at that local time.  [default: everybody]",
+)  # fmt: skip
 @iface_option
 @json_option
-def whois(*, nat: Endpoint, backend: Backend | None, iface: str | None, as_json: bool) -> None:
+def whois(  # noqa: PLR0913 - one argument for each option
+    *,
+    nat: Endpoint,
+    backend: Backend | None,
+    log: TextIO | None,
+    at: datetime | None,
+    iface: str | None,
+    as_json: bool,
+) -> None:
     """Tell which client stands behind an address and port that a backend's log names.
 
     Each backend has all ports for itself, so one port may stand for a client at each.
@@ -143,7 +165,14 @@ def whois(*, nat: Endpoint, backend: Backend | None, iface: str | None, as_json:
     Example:
         xdplb whois 192.0.2.1:6666
         xdplb whois 192.0.2.1:6666 --backend 192.0.2.10
+        xdplb whois 192.0.2.1:6666 --log flows.json --at "2026-11-25 17:02:53"
     """
+    if log is not None:
+        where = None if backend is None else backend.address
+        _show_log(flowlog.find(log, nat, where, _stamp(at)), as_json=as_json)
+        return
+    if at is not None:
+        raise InvalidValueError("--at needs --log", "flows that are over are only in a log")
     wanted = Wanted(nat_port=nat.port, nat_address=nat.address)
     if backend is not None:
         wanted = replace(wanted, backend=backend.address, backend_port=backend.port)
@@ -158,6 +187,32 @@ def whois(*, nat: Endpoint, backend: Backend | None, iface: str | None, as_json:
             f"{flow.client} stands behind {flow.nat} toward {flow.backend} {flow.protocol}; "
             f"it dialled {flow.service}, {_ago(flow.idle_s)}"
         )
+
+
+def _stamp(at: datetime | None) -> float | None:
+    return None if at is None else at.astimezone().timestamp()
+
+
+def _show_log(found: Sequence[flowlog.Opened], *, as_json: bool) -> None:
+    if as_json:
+        flows = [
+            {
+                "time": item.at,
+                **{name: _endpoint(getattr(item, name)) for name in _ENDPOINTS},
+                "protocol": item.protocol,
+            }
+            for item in found
+        ]
+        click.echo(json.dumps({"version": _JSON_VERSION, "flows": flows}, indent=2))
+        return
+    for item in found:
+        at = datetime.fromtimestamp(item.at, UTC).astimezone()
+        click.echo(
+            f"{item.client} stood behind {item.nat} toward {item.backend} {item.protocol} "
+            f"from {at:%Y-%m-%d %H:%M:%S} on; it dialled {item.service}"
+        )
+    if not found:
+        click.echo("the log has nobody behind that port")
 
 
 def _listed(wanted: Wanted, limit: int | None, iface: str | None, service: str | None) -> Listing:
