@@ -283,6 +283,7 @@ struct trace {
 	bool is_on;
 	bool has_client;
 	bool is_sent;
+	RESERVED(24, 0); /* the map is for both IP versions */
 };
 
 #endif

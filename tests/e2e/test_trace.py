@@ -9,7 +9,7 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from lab import SERVICE, XDPLB, Lab, exchange, run
+from lab import SERVICE, SERVICE6, XDPLB, Lab, exchange, run, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 @pytest.fixture
 def lab() -> Iterator[Lab]:
     with Lab() as built:
-        built.up("--port", "53", backends=("172.11.0.20",))
+        services = ("--service", SERVICE, "--service", SERVICE6)
+        built.up("--port", "53", *services, backends=("172.11.0.20", "2001:db8::20"))
+        wait_for(lambda: all(it["backends"][0]["mac"] for it in built.status()["services"]))
         yield built
 
 
@@ -52,6 +54,7 @@ def test_what_is_told_is_what_happens(lab: Lab, tmp_path: Path) -> None:
     assert lab.status()["program"]["id"] != before["program"]["id"]
     seen = exchange(client, server, b"x" * 700, 53)
     exchange(lab.socket("172.11.0.23"), server, b"?", 53)
+    exchange(lab.socket("2001:db8::22"), lab.socket("2001:db8::20", 53), b"?", 53)
     lab.xdplb("backend", "drain", "172.11.0.20")  # other commands find their balancer
     events, last = trace.end()
     assert last == "2 packets\n"
@@ -94,8 +97,10 @@ def test_a_trace_that_is_killed_is_put_right_by_the_next(lab: Lab) -> None:
 
 def test_a_change_by_somebody_else_ends_it_and_stays(lab: Lab) -> None:
     trace = Trace(lab)
+    exchange(lab.socket("2001:db8::22"), lab.socket("2001:db8::20", 53), b"?", 53)
     lab.up("--port", "54", backends=("172.11.0.20",))
-    _, words = trace.child.communicate(timeout=20)
+    told, words = trace.child.communicate(timeout=20)
+    assert json.loads(told)["in"]["source"] == "2001:db8::22"
     assert trace.child.returncode == 0
     assert "the trace has ended" in words
     assert lab.status()["services"][0]["ports"] == "54"
