@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from xdplb import __version__
+from xdplb.cli import completion
 from xdplb.cli.backend import backend
 from xdplb.cli.carry import restore, save
 from xdplb.cli.commands import down, metrics, status, up
@@ -69,6 +70,7 @@ def _let_go(stream: TextIO) -> None:
 @click.option(
     "--netns",
     metavar="NAME|PATH",
+    shell_complete=completion.namespaces,
     help="Work in this network namespace: a name of 'ip netns', or a path.",
 )
 @click.option("-v", "--verbose", is_flag=True, help="Say more about errors.")

@@ -10,6 +10,7 @@ import click
 
 from xdplb import live
 from xdplb.balancer import Balancer
+from xdplb.cli import completion
 from xdplb.cli.params import BACKEND, iface_option, json_option
 from xdplb.errors import NotReadyError
 from xdplb.model import MAX_WEIGHT, names
@@ -23,7 +24,11 @@ if TYPE_CHECKING:
 _LOOK_EVERY_S: Final = 0.5
 
 _service = click.option(
-    "--service", metavar="NAME", help="Only for this service, by its name or address."
+    "--service", metavar="NAME", shell_complete=completion.services,
+    help="Only for this service, by its name or address.",
+)  # fmt: skip
+_which = click.argument(
+    "which", metavar="ADDR[:PORT]", type=BACKEND, shell_complete=completion.backends
 )
 
 
@@ -94,7 +99,7 @@ def add(*, which: Backend, weight: int, iface: str | None, service: str | None) 
 
 
 @backend.command()
-@click.argument("which", metavar="ADDR[:PORT]", type=BACKEND)
+@_which
 @iface_option
 @_service
 def remove(*, which: Backend, iface: str | None, service: str | None) -> None:
@@ -109,7 +114,7 @@ def remove(*, which: Backend, iface: str | None, service: str | None) -> None:
 
 
 @backend.command()
-@click.argument("which", metavar="ADDR[:PORT]", type=BACKEND)
+@_which
 @click.option("--wait", is_flag=True, help="Wait until its last flow has gone.")
 @iface_option
 @_service
@@ -151,7 +156,7 @@ def _flows(balancer: Balancer, which: Backend, iface: str | None, service: str |
 
 
 @backend.command()
-@click.argument("which", metavar="ADDR[:PORT]", type=BACKEND)
+@_which
 @iface_option
 @_service
 def undrain(*, which: Backend, iface: str | None, service: str | None) -> None:
@@ -166,7 +171,7 @@ def undrain(*, which: Backend, iface: str | None, service: str | None) -> None:
 
 
 @backend.command()
-@click.argument("which", metavar="ADDR[:PORT]", type=BACKEND)
+@_which
 @click.argument("value", metavar="N", type=click.IntRange(0, MAX_WEIGHT))
 @iface_option
 @_service

@@ -9,6 +9,7 @@ import click
 
 from xdplb import files, saved
 from xdplb.balancer import Balancer
+from xdplb.cli import completion
 from xdplb.cli.params import iface_option, json_option
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ _JSON_VERSION: Final = 1
 
 @click.command()
 @iface_option
-@click.argument("file", metavar="FILE")
+@click.argument("file", metavar="FILE", shell_complete=completion.files)
 def save(*, iface: str | None, file: str) -> None:
     """Write the live flows to FILE; - is the standard output.
 
@@ -42,7 +43,7 @@ def save(*, iface: str | None, file: str) -> None:
 @click.command()
 @iface_option
 @json_option
-@click.argument("file", metavar="FILE")
+@click.argument("file", metavar="FILE", shell_complete=completion.files)
 def restore(*, iface: str | None, as_json: bool, file: str) -> None:
     """Let the balancer go on with the flows in FILE; - is the standard input.
 

@@ -8,7 +8,7 @@ import click
 
 from xdplb import source
 from xdplb.balancer import Balancer
-from xdplb.cli import carry
+from xdplb.cli import carry, completion
 from xdplb.cli.files import FILE, interfaces_of, load
 from xdplb.cli.params import ADDRESS, BACKEND, PORTS, RESERVATION, json_option
 from xdplb.cli.starting import say_up
@@ -45,7 +45,7 @@ SECONDS = click.IntRange(1, 86400)
     help="Take everything from this file, and nothing else from the command line.",
 )  # fmt: skip
 @click.option(
-    "--iface", "ifaces", metavar="NAME", multiple=True,
+    "--iface", "ifaces", metavar="NAME", multiple=True, shell_complete=completion.interfaces,
     help="Interface to balance on. Repeat it for several.",
 )  # fmt: skip
 @click.option(
@@ -127,7 +127,7 @@ SECONDS = click.IntRange(1, 86400)
     help="Balance frames with VLAN tags, too; without, they are left to the kernel.",
 )  # fmt: skip
 @click.option(
-    "--restore", "restore", metavar="FILE",
+    "--restore", "restore", metavar="FILE", shell_complete=completion.files,
     help="Go on with the flows that 'xdplb save FILE' wrote, from the first packet on.",
 )  # fmt: skip
 @click.pass_context
@@ -265,7 +265,7 @@ def metrics() -> None:
 
 @click.command()
 @click.option(
-    "--iface", "ifaces", metavar="NAME", multiple=True,
+    "--iface", "ifaces", metavar="NAME", multiple=True, shell_complete=completion.balanced,
     help="Only the balancer on this interface.  [default: all]",
 )  # fmt: skip
 @click.option(

@@ -11,6 +11,7 @@ import click
 
 from xdplb import flowlog
 from xdplb.balancer import Balancer
+from xdplb.cli import completion
 from xdplb.cli.params import BACKEND, ENDPOINT, iface_option, json_option
 from xdplb.errors import InvalidValueError
 from xdplb.listing import Wanted, pick
@@ -38,12 +39,18 @@ def _choices(command: Any) -> Any:  # noqa: ANN401 - whatever click decorates
     """The options that say which flows are meant."""
     for option in (
         click.option("--state", type=click.Choice(STATE_NAMES), help="Only flows in this state."),
-        click.option("--service", metavar="NAME", help="Only flows of this service."),
-        click.option("--backend", type=BACKEND, help="Only flows toward this backend."),
+        click.option(
+            "--service", metavar="NAME", shell_complete=completion.services,
+            help="Only flows of this service.",
+        ),
+        click.option(
+            "--backend", type=BACKEND, shell_complete=completion.backends,
+            help="Only flows toward this backend.",
+        ),
         click.option(
             "--client", metavar="ADDR[:PORT]|NETWORK", help="Only flows of these clients."
         ),
-    ):
+    ):  # fmt: skip
         command = option(command)
     return command
 
@@ -137,7 +144,10 @@ def kill(  # noqa: PLR0913 - one argument for each option
 
 @click.command()
 @click.argument("nat", metavar="ADDR:PORT", type=ENDPOINT)
-@click.option("--backend", type=BACKEND, help="The backend that saw it.  [default: any]")
+@click.option(
+    "--backend", type=BACKEND, shell_complete=completion.backends,
+    help="The backend that saw it.  [default: any]",
+)  # fmt: skip
 @click.option(
     "--log", type=click.File(), metavar="FILE",
     help="Ask what 'xdplb trace --reason new --json' has written; - is the standard input.",

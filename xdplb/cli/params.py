@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from xdplb.cli import completion
 from xdplb.errors import InvalidValueError
 from xdplb.model import ALL_PORTS, Endpoint, PortRange
 from xdplb.parsing import (
@@ -56,8 +57,9 @@ PORTS: Final = _Value("N|N-M", _ports)
 RESERVATION: Final = _Value("ADDR:PORT=NATPORT", parse_reservation)
 
 iface_option: Final = click.option(
-    "--iface", metavar="NAME", help="The balancer on this interface.  [default: the only one]"
-)
+    "--iface", metavar="NAME", shell_complete=completion.balanced,
+    help="The balancer on this interface.  [default: the only one]",
+)  # fmt: skip
 json_option: Final = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON for programs."
 )

@@ -87,6 +87,32 @@ def inside(path: Path | None) -> Iterator[None]:
 
 
 @contextmanager
+def visit(name_or_path: str | None) -> Iterator[None]:
+    """Be in a namespace for a while, as ``enter`` names it; None stays where it is.
+
+    Raises:
+        XdplbError: As ``enter``.
+    """
+    if name_or_path is None:
+        yield
+        return
+    home = os.open(_OWN, os.O_RDONLY)
+    try:
+        enter(name_or_path)
+        try:
+            yield
+        finally:
+            _setns(home)
+    finally:
+        os.close(home)
+
+
+def names() -> list[str]:
+    """What ``ip netns`` calls the namespaces that it knows."""
+    return sorted(path.name for path in _NAMED.glob("*"))
+
+
+@contextmanager
 def lock() -> Iterator[None]:
     """Be the only one who changes balancers in this namespace; wait for another one, but not long.
 
@@ -138,6 +164,11 @@ def interface_index(name: str) -> int | None:
         return socket.if_nametoindex(name)
     except OSError:
         return None
+
+
+def interface_names() -> list[str]:
+    """What the interfaces here are called."""
+    return [name for _, name in socket.if_nameindex()]
 
 
 def ephemeral_ports() -> PortRange:
