@@ -4,11 +4,12 @@ PYTHON := /usr/bin/python3
 BIN := .venv/bin
 STAMP := .venv/.ready
 DEBS := python3-bpfcc python3-venv iproute2 ethtool bpftool tcpdump iputils-ping iputils-arping socat \
-	dnsmasq-base bind9-dnsutils dnsperf sip-tester nftables iperf3 curl openssl systemd tshark
+	dnsmasq-base bind9-dnsutils dnsperf sip-tester nftables iperf3 curl openssl systemd tshark dpkg-dev lintian \
+	man-db
 C_FILES := $(wildcard bpf/*.h bpf/*.c tests/*.c tests/bench/*.c) $(shell find bpf/kernel -name '*.h')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-bpf test-e2e bench fuzz check lint type arch format fmt source clean
+.PHONY: help setup demo test test-unit test-bpf test-e2e bench fuzz check lint type arch format fmt wheel deb source clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +61,12 @@ fmt: setup ## Format Python and C
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/clang-format -i $(C_FILES)
+
+wheel: setup ## Build a wheel and a source archive in dist/
+	@SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m hatchling build
+
+deb: setup ## Build a Debian package in dist/
+	@$(BIN)/python scripts/deb/build.py dist
 
 source: setup ## Print the program as the compiler gets it (VERSION=6: for IPv6)
 	@$(BIN)/python -c 'from xdplb import source; print(source.text($(or $(VERSION),4)))'

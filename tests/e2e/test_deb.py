@@ -1,0 +1,118 @@
+"""The Debian package, installed in a copy of this machine that is thrown away."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from lab import Lab, run
+from main_job import main_job
+from stage import Stage
+from unpacked import downloaded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BUILD = Path(__file__).resolve().parents[2] / "scripts" / "deb" / "build.py"
+NEEDED = (
+    *("python3-tomli-w", "python3-dnspython", "python3-prometheus-client"),
+    *("python3-decorator", "netbase"),
+)
+SYSTEMCTL = '#!/bin/sh\necho "$*" >>/tmp/systemctl\n'
+OF_OTHERS = ("/var/lib/dpkg", "/var/log", "/var/cache/debconf", "/var/cache/man", "/run", "/tmp")
+LIBRARIES = "aiohttp, click, dns.message, msgspec, prometheus_client, pyroute2, tomli_w"
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The package, built twice at the same time by users of different habits."""
+    places = [tmp_path_factory.mktemp("deb") for _ in range(2)]
+    builds = [
+        subprocess.Popen([sys.executable, BUILD, place], umask=umask, cwd=place, text=True,
+                         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        for place, umask in zip(places, (0o022, 0o077), strict=True)
+    ]  # fmt: skip
+    for build in builds:
+        assert build.communicate(timeout=100)[1] == ""
+    return [next(place.glob("*.deb")) for place in places]
+
+
+@pytest.fixture(scope="module")
+def package(packages: list[Path]) -> Path:
+    return packages[0]
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with Lab() as built:
+        yield built
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory, lab: Lab) -> Iterator[Stage]:
+    """Without xdplb, and with what it needs; systemd seems to run, and what it is told is kept."""
+    assert lab.balancer  # its namespaces are there before the stage is, which then sees them
+    with Stage(tmp_path_factory.mktemp("stage")) as built:
+        built.run("dpkg", "--purge", "xdplb", check=False)
+        built.run("dpkg", "-i", *(built.put(item) for item in downloaded("needed", *NEEDED)))
+        built.run("mkdir", "-p", "/run/systemd/system")
+        built.run("sh", "-c", f"rm /bin/systemctl; echo '{SYSTEMCTL}' >/bin/systemctl")
+        built.run("chmod", "+x", "/bin/systemctl")
+        built.run("rm", "-f", "/usr/sbin/policy-rc.d")
+        yield built
+
+
+def told(stage: Stage) -> list[str]:
+    """What systemd was told since the last time."""
+    script = "touch /tmp/systemctl; cat /tmp/systemctl; rm /tmp/systemctl"
+    return stage.run("sh", "-c", script).stdout.splitlines()
+
+
+def test_the_same_tree_makes_the_same_package(packages: list[Path]) -> None:
+    first, second = packages
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_lintian_has_nothing_to_say(package: Path) -> None:
+    done = run("lintian", "--display-info", "--fail-on", "info", "--allow-root", f"{package}")
+    assert done.stdout == ""
+
+
+def test_it_is_installed_does_the_main_job_and_leaves_nothing(
+    stage: Stage, lab: Lab, package: Path
+) -> None:
+    before = stage.changed()
+    deb = stage.put(package)
+    stage.run("dpkg", "-i", deb)
+    assert told(stage) == ["--system daemon-reload"]
+    main_job(lab, *stage.command("/usr/bin/xdplb", netns=lab.balancer))
+    stage.run("dpkg", "-i", deb)
+    assert told(stage) == ["--system daemon-reload", "try-restart xdplb-agent@*.service"]
+    _look_around(stage)
+    stage.run("dpkg", "--remove", "xdplb")
+    assert told(stage) == ["stop xdplb-agent@*.service xdplb@*.service", "--system daemon-reload"]
+    stage.run("dpkg", "--purge", "xdplb")
+    left = stage.changed() - before
+    assert [path for path in sorted(left) if not path.startswith(OF_OTHERS)] == []
+
+
+def _look_around(stage: Stage) -> None:
+    """Libraries, units, manual, completion and licences, where a user of the machine finds them."""
+    code = f"import sys; sys.path.insert(0, '/usr/lib/xdplb'); import {LIBRARIES}"
+    stage.run("/usr/bin/python3", "-I", "-c", code)
+    for unit in ("xdplb@dns.service", "xdplb-agent@dns.service"):
+        verified = stage.run("systemd-analyze", "verify", unit)
+        assert (verified.stdout, verified.stderr) == ("", "")
+    page = stage.run("man", "--where", "xdplb-flows-kill").stdout
+    assert page == "/usr/share/man/man1/xdplb-flows-kill.1.gz\n"
+    for name in ("bash-completion/completions/xdplb", "zsh/site-functions/_xdplb",
+                 "fish/vendor_completions.d/xdplb.fish"):  # fmt: skip
+        stage.run("test", "-s", f"/usr/share/{name}")
+    stage.run("sh", "-euc", "for file in /usr/share/doc/xdplb/examples/*; do test -s $file; done")
+    licences = stage.run("cat", "/usr/share/doc/xdplb/copyright").stdout
+    for path in stage.run("find", "/usr/lib/xdplb", "-name", "*.dist-info").stdout.split():
+        name, _, version = Path(path).stem.partition("-")
+        assert name == "xdplb" or f"{name} {version}, in /usr/lib/xdplb: " in licences
