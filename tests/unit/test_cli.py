@@ -4,23 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from xdplb.cli import commands
-from xdplb.cli.commands import up
 
-README = Path(__file__).parents[2] / "README.md"
 GOOD = ["up", "--iface", "eth0", "--backend", "192.0.2.10"]
-
-
-@pytest.mark.parametrize("name", [None, "up", "status", "down", "save", "restore"])
-def test_help_shows_an_example(name: str | None) -> None:
-    result = CliRunner().invoke(commands, [name, "--help"] if name else ["--help"])
-    assert result.exit_code == 0
-    assert "Example:\n" in result.output
 
 
 def test_help_loads_neither_compiler_nor_netlink() -> None:
@@ -72,9 +62,3 @@ def test_a_missing_namespace_is_named() -> None:
     assert result.exit_code == 2
     assert "no network namespace 'no-such-namespace'" in result.stderr
     assert "hint:" in result.stderr
-
-
-def test_every_option_of_up_is_in_the_readme() -> None:
-    text = README.read_text()
-    options = [name for param in up.params for name in param.opts]
-    assert all(f"| `{name}" in text for name in options if name not in {"--help", "-h"})
