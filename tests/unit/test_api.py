@@ -78,7 +78,6 @@ def test_everything_that_up_takes_reaches_the_balancer(machine: Machine) -> None
         protocols=["udp", "tcp"],
         hash="5-tuple",
         mode="generic",
-        clients=["192.0.2.7:5555=6666"],
         max_flows=10_000,
         max_client_flows=10,
         nat_ports=["5000-9000"],
@@ -99,6 +98,12 @@ def test_everything_that_up_takes_reaches_the_balancer(machine: Machine) -> None
     assert service.ports == (PortRange(53, 53), PortRange(8000, 8010))
     assert (service.hash, service.timeouts) == (Hash.FIVE_TUPLE, timeouts)
     assert service.on_down is OnDown.DROP
+
+
+def test_a_client_gets_the_port_that_is_reserved(machine: Machine) -> None:
+    Balancer("eth0").up([TEN], clients=["192.0.2.7:5555=6666"])
+    ((_, state),) = machine.loaded
+    (service,) = state.request.services
     assert service.reservations == (Reservation(Endpoint(ip_address("192.0.2.7"), 5555), 6666),)
 
 
