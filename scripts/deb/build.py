@@ -136,8 +136,7 @@ def clean(root: Path) -> None:
         packed = gzip.compress(page.read_bytes(), compresslevel=9, mtime=0)
         page.with_name(f"{page.name}.gz").write_bytes(packed)
         page.unlink()
-    for library in root.rglob("*.so"):
-        run("strip", "--strip-unneeded", "--remove-section=.comment", library)
+    run("strip", "--strip-unneeded", "--remove-section=.comment", *root.rglob("*.so"))
 
 
 def needs_of_machine_code(root: Path, scratch: Path) -> str:
