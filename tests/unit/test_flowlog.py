@@ -92,6 +92,18 @@ def test_the_command_tells_who_it_was(file: str) -> None:
     assert nobody.output == "the log has nobody behind that port\n"
 
 
+def test_a_log_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    words = ("whois", "192.0.2.1:1", "--log", str(tmp_path / "nothing"))
+    done = CliRunner().invoke(commands, words)
+    assert done.exit_code == 2
+    assert "nothing: No such file" in done.stderr
+
+
+def test_a_log_comes_by_the_standard_input() -> None:
+    done = CliRunner().invoke(commands, ("whois", f"{NAT}", "--log", "-"), input="".join(LOG))
+    assert len(done.output.splitlines()) == 4
+
+
 def test_a_time_without_a_log_is_refused() -> None:
     done = CliRunner().invoke(commands, ("whois", "192.0.2.1:1", "--at", "2026-11-24 23:15"))
     assert done.exit_code == 2

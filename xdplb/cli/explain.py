@@ -8,6 +8,7 @@ import click
 
 from xdplb import source
 from xdplb.balancer import Balancer
+from xdplb.cli import completion
 from xdplb.cli.params import ENDPOINT, iface_option, json_option
 from xdplb.explaining import sentences, to_json
 from xdplb.model import Endpoint, Protocol
@@ -15,12 +16,17 @@ from xdplb.model import Endpoint, Protocol
 
 @click.command()
 @click.argument("client", metavar="CLIENT:PORT", type=ENDPOINT)
-@click.argument("service", metavar="[SERVICE[:PORT]]", required=False)
+@click.argument(
+    "service", metavar="[SERVICE[:PORT]]", required=False, shell_complete=completion.services
+)
 @click.option(
     "--protocol", type=click.Choice([item.value for item in Protocol]),
     help="Of the packet.  [default: that of the service]",
 )  # fmt: skip
-@click.option("--in", "came_by", metavar="NAME", help="The interface that it comes in by.")
+@click.option(
+    "--in", "came_by", metavar="NAME", shell_complete=completion.balanced,
+    help="The interface that it comes in by.",
+)  # fmt: skip
 @iface_option
 @json_option
 def explain(  # noqa: PLR0913 - one argument for each option

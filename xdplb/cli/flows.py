@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -12,15 +14,18 @@ import click
 from xdplb import flowlog
 from xdplb.balancer import Balancer
 from xdplb.cli import completion
+from xdplb.cli.files import FILE
 from xdplb.cli.params import BACKEND, ENDPOINT, iface_option, json_option
 from xdplb.errors import InvalidValueError
+from xdplb.files import STREAM
 from xdplb.listing import Wanted, pick
 from xdplb.parsing import parse_clients
 from xdplb.render import columns
 from xdplb.saving import STATE_NAMES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
     from typing import TextIO
 
     from xdplb.listing import Flow, Listing
@@ -149,7 +154,7 @@ def kill(  # noqa: PLR0913 - one argument for each option
     help="The backend that saw it.  [default: any]",
 )  # fmt: skip
 @click.option(
-    "--log", type=click.File(), metavar="FILE",
+    "--log", type=FILE, metavar="FILE",
     help="Ask what 'xdplb trace --reason new --json' has written; - is the standard input.",
 )  # fmt: skip
 @click.option(
@@ -162,7 +167,7 @@ def whois(  # noqa: PLR0913 - one argument for each option
     *,
     nat: Endpoint,
     backend: Backend | None,
-    log: TextIO | None,
+    log: Path | None,
     at: datetime | None,
     iface: str | None,
     as_json: bool,
@@ -179,7 +184,9 @@ def whois(  # noqa: PLR0913 - one argument for each option
     """
     if log is not None:
         where = None if backend is None else backend.address
-        _show_log(flowlog.find(log, nat, where, _stamp(at)), as_json=as_json)
+        with _opened(log) as lines:
+            found = flowlog.find(lines, nat, where, _stamp(at))
+        _show_log(found, as_json=as_json)
         return
     if at is not None:
         raise InvalidValueError("--at needs --log", "flows that are over are only in a log")
@@ -197,6 +204,23 @@ def whois(  # noqa: PLR0913 - one argument for each option
             f"{flow.client} stands behind {flow.nat} toward {flow.backend} {flow.protocol}; "
             f"it dialled {flow.service}, {_ago(flow.idle_s)}"
         )
+
+
+@contextmanager
+def _opened(log: Path) -> Iterator[TextIO]:
+    """The lines of a log; ``-`` is the standard input.
+
+    Raises:
+        InvalidValueError: It cannot be read.
+    """
+    if f"{log}" == STREAM:
+        yield sys.stdin
+        return
+    try:
+        with log.open(encoding="utf-8", errors="replace") as lines:
+            yield lines
+    except OSError as error:
+        raise InvalidValueError(f"cannot read {log}: {error.strerror}") from error
 
 
 def _stamp(at: datetime | None) -> float | None:

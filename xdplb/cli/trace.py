@@ -15,6 +15,7 @@ import click
 
 from xdplb import source
 from xdplb.balancer import Balancer
+from xdplb.cli import completion
 from xdplb.cli.params import iface_option
 from xdplb.errors import InvalidValueError
 from xdplb.files import STREAM, refuse_target
@@ -43,7 +44,7 @@ _WAIT_S: Final = 0.5
 )  # fmt: skip
 @click.option("--sample", type=click.IntRange(1), default=1, metavar="N", help="Of N packets, one.")
 @click.option(
-    "--pcap", metavar="FILE",
+    "--pcap", metavar="FILE", shell_complete=completion.files,
     help="Write the packets, as they came and as they left, for Wireshark; - is the standard "
     "output.",
 )  # fmt: skip
