@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from heapq import nsmallest
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from xdplb.model import Endpoint
 from xdplb.saved import FLOW
@@ -31,6 +31,11 @@ class _Packed(NamedTuple):
     interface: int
     mac: bytes
     tags: bytes
+
+
+_Values: TypeAlias = "tuple[Any, ...]"
+"""The fields of ``_Packed``, without the cost of one for each of a million flows."""
+_IDLE: Final = _Packed._fields.index("idle_ms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +108,27 @@ def pick(saved: Saved, wanted: Wanted, limit: int | None = None) -> Listing:
         wanted: Which are meant.
         limit: The most to return, those that were seen last; None for all.
     """
-    found = [
-        (packed, part) for part in saved.parts for packed in _matching(part, saved.states, wanted)
-    ]
-    order = nsmallest(len(found) if limit is None else limit, found, key=lambda it: it[0].idle_ms)
-    return Listing(tuple(_flow(packed, part, saved) for packed, part in order), len(found))
+    total = 0
+
+    def found() -> Iterator[tuple[_Values, Part]]:
+        nonlocal total
+        for part in saved.parts:
+            for values in _matching(part, saved.states, wanted):
+                total += 1
+                yield values, part
+
+    def by_idle(item: tuple[_Values, Part]) -> int:
+        return int(item[0][_IDLE])
+
+    order = (
+        sorted(found(), key=by_idle) if limit is None else nsmallest(limit, found(), key=by_idle)
+    )
+    return Listing(
+        tuple(_flow(_Packed._make(values), part, saved) for values, part in order), total
+    )
 
 
-def _matching(part: Part, states: Sequence[str], wanted: Wanted) -> Iterator[_Packed]:
+def _matching(part: Part, states: Sequence[str], wanted: Wanted) -> Iterator[_Values]:
     """The flows of one IP version that are meant; most are refused by their bytes."""
     lanes = {number for number, lane in enumerate(part.lanes) if _lane_is_meant(lane, wanted)}
     network = wanted.clients
@@ -120,17 +138,19 @@ def _matching(part: Part, states: Sequence[str], wanted: Wanted) -> Iterator[_Pa
     prefix = int(network.network_address) >> shift if network is not None else 0
     client_port = _port_bytes(wanted.client_port)
     nat_port = _port_bytes(wanted.nat_port)
+    codes = {code for code, name in enumerate(states) if wanted.state in {None, name}}
+    has_port = wanted.backend_port is not None or wanted.services is not None
     for values in FLOW[part.version].iter_unpack(part.flows):
-        packed = _Packed._make(values)
+        client, port, dialled, nat, lane, _, state, *_ = values
         if (
-            packed.lane in lanes
-            and client_port in {None, packed.client_port}
-            and nat_port in {None, packed.nat_port}
-            and (network is None or int.from_bytes(packed.client, "big") >> shift == prefix)
-            and wanted.state in {None, states[packed.state]}
-            and _port_is_meant(part.lanes[packed.lane], packed, wanted)
+            (nat_port is None or nat == nat_port)
+            and (client_port is None or port == client_port)
+            and lane in lanes
+            and state in codes
+            and (network is None or int.from_bytes(client, "big") >> shift == prefix)
+            and (not has_port or _port_is_meant(part.lanes[lane], dialled, wanted))
         ):
-            yield packed
+            yield values
 
 
 def _port_bytes(port: int | None) -> bytes | None:
@@ -144,9 +164,9 @@ def _lane_is_meant(lane: Lane, wanted: Wanted) -> bool:
     }
 
 
-def _port_is_meant(lane: Lane, packed: _Packed, wanted: Wanted) -> bool:
+def _port_is_meant(lane: Lane, port: bytes, wanted: Wanted) -> bool:
     """Whether the port that was dialled, and the backend's, are meant."""
-    dialled = int.from_bytes(packed.service_port, "big")
+    dialled = int.from_bytes(port, "big")
     if wanted.backend_port is not None and wanted.backend_port != (lane.port or dialled):
         return False
     return wanted.services is None or wanted.services(lane.service, lane.protocol, dialled)
