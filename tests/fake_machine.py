@@ -15,6 +15,7 @@ from xdplb.facts import (
     Link,
     Neighbour,
     Prepared,
+    Presence,
     Question,
     Rehearsal,
     Running,
@@ -22,7 +23,7 @@ from xdplb.facts import (
     Usage,
     Way,
 )
-from xdplb.model import IPV4, IPV6, Backend, Mode, PortRange
+from xdplb.model import IPV4, IPV6, Backend, Clients, Mode, PortRange
 from xdplb.request import Request, Service, simple_request
 from xdplb.saved import Restored, Saved, Skip
 from xdplb.wire import StatsRecord
@@ -95,6 +96,13 @@ class FakeMachine:
         self.switched: list[Restore] = []
         self.gro_warning = ""
         self.splits: dict[str, Split] = {}
+        self.lost: set[Address] = set()
+        """Addresses that are not the host's."""
+        self.agents: set[str] = set()
+        """The interfaces that an agent looks after."""
+        self.dark: set[str] = set()
+        """The interfaces without a carrier."""
+        self.busiest = Clients(0, ())
         self.ids: dict[int, int] = {}
         self.usages = {
             IPV4: Usage({0: 3, 1: 1}, {0: StatsRecord(5, 500, 4, 400)}, {0: 3, 1: 1}),
@@ -125,6 +133,24 @@ class FakeMachine:
 
     def interface_name(self, index: int) -> str | None:
         return next((link.name for link in self.links.values() if link.index == index), None)
+
+    def presence(self, index: int) -> Presence | None:
+        name = self.interface_name(index)
+        if name is None:
+            return None
+        link, there = self.links[name], self.programs.get(index)
+        return Presence(
+            name=name,
+            program_id=there.program_id if there else None,
+            is_up=True,
+            has_carrier=name not in self.dark,
+            mac=link.mac,
+            mtu=link.mtu,
+            has_agent=name in self.agents,
+        )
+
+    def has_address(self, address: Address) -> bool:
+        return address not in self.lost
 
     def address(self, link: Link, version: int) -> Address:
         del link
@@ -276,6 +302,11 @@ class FakeMachine:
     def usage(self, running: Running, version: int) -> Usage:
         assert version in running.state.versions
         return self.usages[version]
+
+    def clients(self, running: Running, limit: int) -> Clients:
+        self._step("clients")
+        del running
+        return Clients(self.busiest.total, self.busiest.first[:limit])
 
     def traffic(self, running: Running) -> Mapping[int, Mapping[int, StatsRecord]]:
         self._step("traffic")

@@ -10,32 +10,21 @@ from xdplb import live, tracing
 from xdplb.errors import BusyError, NotReadyError
 from xdplb.explaining import dialled, explain
 from xdplb.facts import Found, Running
-from xdplb.model import (
-    Backend,
-    BackendStatus,
-    BalancerStatus,
-    InterfaceStatus,
-    ServiceStatus,
-)
-from xdplb.plan import backend_state
 from xdplb.startup import start
-from xdplb.wire import NO_TRAFFIC, BackendCode
+from xdplb.status import read
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from xdplb.explaining import Explanation
-    from xdplb.facts import Usage
     from xdplb.listing import Flow
     from xdplb.machine import Machine
-    from xdplb.model import Address, Endpoint, Protocol
+    from xdplb.model import Backend, BalancerStatus, Clients, Endpoint, Protocol
     from xdplb.request import Request
     from xdplb.saved import Restored, Saved
     from xdplb.startup import Report
-    from xdplb.state import AttachedTo, Installed, Side
     from xdplb.tracing import Tracer
-    from xdplb.wire import BackendRecord
 
 _STATUS_ATTEMPTS = 3
 _Known = TypeVar("_Known", Found, Running)
@@ -47,15 +36,6 @@ class Stopped:
 
     interfaces: tuple[str, ...]
     program_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class _SideStatus:
-    """What ``status`` sums up over the IP versions."""
-
-    services: tuple[ServiceStatus, ...]
-    flows: int
-    nat_ports: int
 
 
 class Balancer:
@@ -288,99 +268,20 @@ class Balancer:
         self._machine.require_privileges()
         for _ in range(_STATUS_ATTEMPTS):
             with suppress(BusyError):
-                return [self._status(item) for item in self._machine.running()]
-        return [self._status(item) for item in self._machine.running()]
+                return self._statuses()
+        return self._statuses()
 
-    def _status(self, running: Running) -> BalancerStatus:
-        state = running.state
-        verdicts = self._machine.verdicts(running)
-        sides = [self._side(running, side) for side in state.sides]
-        flows = sum(side.flows for side in sides)
-        return BalancerStatus(
-            interfaces=tuple(
-                InterfaceStatus(
-                    self._machine.interface_name(item.index) or item.name, item.index, item.mode
-                )
-                for item in state.interfaces
-            ),
-            program_id=running.program_id,
-            program_tag=running.tag,
-            version=state.version,
-            services=tuple(service for side in sides for service in side.services),
-            flows=flows,
-            capacity=state.capacity * len(sides),
-            nat_ports_used=flows,
-            nat_ports_total=sum(side.nat_ports for side in sides),
-            verdicts=verdicts,
-        )
+    def _statuses(self) -> list[BalancerStatus]:
+        return [read(self._machine, item) for item in self._machine.running()]
 
-    def _side(self, running: Running, side: Side) -> _SideStatus:
-        """The services of one IP version."""
-        state, version = running.state, side.version
-        usage = self._machine.usage(running, version)
-        live = {
-            number: record
-            for number, record in enumerate(running.records[version])
-            if record.state is not BackendCode.UNUSED
-        }
-        groups = {(record.slot_first, record.slot_count) for record in live.values()}
-        return _SideStatus(
-            services=tuple(
-                ServiceStatus(
-                    name=item.service.name,
-                    address=item.service.dialled,
-                    protocol=item.service.protocol,
-                    ports=item.service.ports,
-                    hash=item.service.hash,
-                    backends=self._backends(state.interfaces, item, live, usage),
-                )
-                for item in side.services
-            ),
-            flows=sum(usage.flows.values()),
-            nat_ports=sum(count for _, count in groups),
-        )
+    def clients(self, limit: int) -> list[Clients]:
+        """The clients of every balancer here, those with the most flows.
 
-    def _backends(
-        self,
-        interfaces: Sequence[AttachedTo],
-        installed: Installed,
-        live: Mapping[int, BackendRecord],
-        usage: Usage,
-    ) -> tuple[BackendStatus, ...]:
-        """The backends of a service; those that are spoken to from several addresses, once."""
-        lanes: dict[tuple[Address, int | None], list[int]] = {}
-        for number, record in live.items():
-            if record.service == installed.number:
-                lanes.setdefault((record.address, record.port), []).append(number)
-        total = sum(usage.shares.get(number, 0) for group in lanes.values() for number in group)
-        return tuple(
-            self._backend(numbers, live[numbers[0]], interfaces, usage, total)
-            for numbers in lanes.values()
-        )
+        Args:
+            limit: How many to name, of each IP version.
 
-    def _backend(
-        self,
-        numbers: Sequence[int],
-        record: BackendRecord,
-        interfaces: Sequence[AttachedTo],
-        usage: Usage,
-        total: int,
-    ) -> BackendStatus:
-        interface = interfaces[record.interface]
-        traffic = [usage.traffic.get(number, NO_TRAFFIC) for number in numbers]
-        packets_in, bytes_in, packets_out, bytes_out, refused = map(sum, zip(*traffic, strict=True))
-        return BackendStatus(
-            number=numbers[0],
-            backend=Backend(record.address, record.port, record.weight),
-            state=backend_state(record.state),
-            mac=record.mac.hex(":") if record.mac else None,
-            next_hop=record.next_hop,
-            interface=self._machine.interface_name(interface.index) or interface.name,
-            share=sum(usage.shares.get(number, 0) for number in numbers) / total if total else 0.0,
-            flows=sum(usage.flows.get(number, 0) for number in numbers),
-            packets_in=packets_in,
-            bytes_in=bytes_in,
-            packets_out=packets_out,
-            bytes_out=bytes_out,
-            refused=refused,
-        )
+        Raises:
+            BusyError: A balancer was replaced meanwhile.
+        """
+        self._machine.require_privileges()
+        return [self._machine.clients(item, limit) for item in self._machine.running()]

@@ -120,6 +120,27 @@ class Attached:
 
 
 @dataclass(frozen=True, slots=True)
+class Presence:
+    """What an interface is now, as far as that is cheap to know.
+
+    Attributes:
+        program_id: What hangs on it; None for nothing.
+        is_up: An administrator wants it up; and ``has_carrier``, its other end is there.
+        mac: Six bytes.
+        mtu: Bytes of the largest IP packet that it sends.
+        has_agent: An agent looks after it.
+    """
+
+    name: str
+    program_id: int | None
+    is_up: bool
+    has_carrier: bool
+    mac: bytes
+    mtu: int
+    has_agent: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
     """A balancer that is attached here, of any version of xdplb: enough to take it down.
 

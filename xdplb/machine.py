@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         Link,
         Neighbour,
         Prepared,
+        Presence,
         Question,
         Rehearsal,
         Running,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
         Way,
     )
     from xdplb.listing import FlowName
-    from xdplb.model import Address, Mode, PortRange
+    from xdplb.model import Address, Clients, Mode, PortRange
     from xdplb.plan import Plan
     from xdplb.saved import Restored, Saved
     from xdplb.state import Restore, State
@@ -66,6 +67,12 @@ class Machine(Protocol):
 
     def interface_index(self, name: str) -> int | None:
         """The index of an interface; None if there is none of that name."""
+
+    def presence(self, index: int) -> Presence | None:
+        """What an interface is now; None if it is not here."""
+
+    def has_address(self, address: Address) -> bool:
+        """Whether an address is one of this host's own."""
 
     def address(self, link: Link, version: int) -> Address:
         """Its first address of an IP version."""
@@ -175,6 +182,9 @@ class Machine(Protocol):
 
     def usage(self, running: Running, version: int) -> Usage:
         """The counters of a running balancer for one IP version."""
+
+    def clients(self, running: Running, limit: int) -> Clients:
+        """The clients with the most flows, so many of each IP version."""
 
     def traffic(self, running: Running) -> Mapping[int, Mapping[int, StatsRecord]]:
         """What has gone to and come from each backend, by IP version and number."""

@@ -224,14 +224,31 @@ DEFAULT_TIMEOUTS: Final = Timeouts()
 
 
 @dataclass(frozen=True, slots=True)
+class Advice:
+    """Something that is not as it should be, for a person to know.
+
+    Attributes:
+        what: What is so, one clause without a full stop.
+        hint: What to do about it.
+    """
+
+    what: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
 class BackendStatus:
     """One backend as it runs; counts are since the first ``up``.
 
     Attributes:
         mac: The next hop's MAC address, None while nobody has answered for it.
+        share: The part of new flows that it gets.
         flows: Flows that have not timed out.
         packets_in: Packets toward the backend; ``out`` is from it. Bytes are of IP packets.
         refused: ICMP errors that say that nobody is at its port.
+        expected_share: The part that its weight has among those of the backends that are up.
+        nat_ports_used: NAT ports in use of those toward it, which others may share with it.
+        nat_ports_total: How many of them there are.
     """
 
     number: int
@@ -247,6 +264,20 @@ class BackendStatus:
     packets_out: int = 0
     bytes_out: int = 0
     refused: int = 0
+    expected_share: float = 0.0
+    nat_ports_used: int = 0
+    nat_ports_total: int = 0
+
+    @property
+    def takes_traffic(self) -> bool:
+        """Whether new flows can reach it."""
+        able = self.state is BackendState.UP and self.mac is not None
+        return able and self.backend.weight > 0
+
+    @property
+    def nat_ports_fill(self) -> float:
+        """The part of the NAT ports toward it that is in use."""
+        return _part(self.nat_ports_used, self.nat_ports_total)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +290,16 @@ class ServiceStatus:
     ports: tuple[PortRange, ...]
     hash: Hash
     backends: tuple[BackendStatus, ...]
+
+    def __str__(self) -> str:
+        """Its name, or what clients dial."""
+        ports = "" if self.ports == ALL_PORTS else f" port {self.port_list}"
+        return f"{self.name or f'{self.address}{ports}'} {self.protocol}"
+
+    @property
+    def port_list(self) -> str:
+        """The ports as they are asked for."""
+        return "all" if self.ports == ALL_PORTS else ",".join(f"{item}" for item in self.ports)
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +318,7 @@ class BalancerStatus:
     Attributes:
         program_tag: The kernel's hash of the program.
         verdicts: Packets by verdict, in the program's order.
+        warnings: What a person should know of.
     """
 
     interfaces: tuple[InterfaceStatus, ...]
@@ -289,3 +331,48 @@ class BalancerStatus:
     nat_ports_used: int
     nat_ports_total: int
     verdicts: dict[str, int] = field(default_factory=dict)
+    warnings: tuple[Advice, ...] = ()
+
+    @property
+    def backends(self) -> tuple[BackendStatus, ...]:
+        """Those of all services."""
+        return tuple(backend for service in self.services for backend in service.backends)
+
+    @property
+    def flows_fill(self) -> float:
+        """The part of the flow table that is in use."""
+        return _part(self.flows, self.capacity)
+
+    @property
+    def nat_ports_fill(self) -> float:
+        """The part of the NAT ports that is in use."""
+        return _part(self.nat_ports_used, self.nat_ports_total)
+
+    @property
+    def fullest(self) -> BackendStatus | None:
+        """The backend with the fewest NAT ports left, relative to all that there are toward it."""
+        return max(self.backends, key=lambda item: item.nat_ports_fill, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientStatus:
+    """A client, or the first address of an IPv6 /64, and how many flows it has."""
+
+    address: Address
+    flows: int
+
+    def __str__(self) -> str:
+        """Its address, or the network."""
+        return f"{self.address}/64" if self.address.version == IPV6 else f"{self.address}"
+
+
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """How many clients a balancer has, and those with the most flows."""
+
+    total: int
+    first: tuple[ClientStatus, ...]
+
+
+def _part(used: int, total: int) -> float:
+    return used / total if total else 0.0

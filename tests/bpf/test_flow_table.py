@@ -14,7 +14,7 @@ from scapy.layers.l2 import Ether
 
 from xdplb import wire
 from xdplb.facts import Running
-from xdplb.kernel import clock, libbpf, tables
+from xdplb.kernel import clock, counting, libbpf, tables
 from xdplb.startup import describe
 from xdplb.wire import FlowCode
 
@@ -218,7 +218,7 @@ def test_a_full_index_is_counted_by_its_own_name() -> None:
 def _live(balancer: Loaded) -> Counter[int]:
     plan = balancer.plan
     running = Running(0, "", describe([plan], 0, (), {}), {plan.version: plan.records})
-    return tables.flows_by_backend(balancer.maps, running, clock.ticks())
+    return counting.flows_by_backend(balancer.maps, running, clock.ticks())
 
 
 def test_live_flows_are_counted_by_backend_and_idle_ones_are_not() -> None:

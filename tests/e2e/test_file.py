@@ -218,4 +218,4 @@ def test_what_is_wrong_with_a_file_is_said_before_anything_happens(lab: Lab, fil
         refused = lab.xdplb(*words, f"{file}", check=False)
         assert refused.returncode == 2
         assert f"{file}: service[0].backend[0].address (dns): '172.11.0.300'" in refused.stderr
-    assert lab.xdplb("status").stdout == "no balancer is up in this network namespace\n"
+    assert lab.xdplb("status").stdout.startswith("no balancer is up in this network namespace\n")

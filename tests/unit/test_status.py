@@ -6,12 +6,24 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
-from fake_machine import OWN, FakeMachine, request, service
+from fake_machine import MAC, OWN, FakeMachine, request, service
 
 from xdplb.balancer import Balancer
+from xdplb.checks import Health, IcmpCheck
 from xdplb.errors import BusyError
-from xdplb.facts import Usage, Way
-from xdplb.model import IPV4, IPV6, BackendState, Hash, OnDown, PortRange, Protocol
+from xdplb.facts import Attached, Neighbour, Usage, Way
+from xdplb.model import (
+    IPV4,
+    IPV6,
+    BackendState,
+    Clients,
+    ClientStatus,
+    Hash,
+    Mode,
+    OnDown,
+    PortRange,
+    Protocol,
+)
 from xdplb.request import Request
 from xdplb.wire import StatsRecord
 
@@ -164,3 +176,104 @@ def test_a_backend_that_is_down_is_down_whatever_its_flows_do(
         BackendState.DOWN,
         BackendState.UP,
     ]
+
+
+# Shares, NAT ports, and what is around
+
+
+def test_the_expected_share_is_that_of_the_weight_among_those_that_are_up(
+    machine: FakeMachine,
+) -> None:
+    item = service("192.0.2.1", "192.0.2.10", "192.0.2.11", "192.0.2.12")
+    ten, eleven, twelve = item.backends
+    backends = (ten, replace(eleven, weight=3), replace(twelve, state=BackendState.DRAIN))
+    Balancer(machine).up(Request(("eth0",), (replace(item, backends=backends),)))
+    machine.run_on()
+    (status,) = Balancer(machine).status()
+    assert [one.expected_share for one in status.backends] == [0.25, 0.75, 0]
+
+
+def test_backends_that_share_nat_ports_have_the_same_in_use(machine: FakeMachine) -> None:
+    one = service("192.0.2.2", "192.0.2.10")
+    Balancer(machine).up(Request(("eth0",), (one, replace(one, ports=(PortRange(5, 9),)))))
+    machine.run_on()
+    (status,) = Balancer(machine).status()
+    assert [(item.nat_ports_used, item.nat_ports_total) for item in status.backends] == [
+        (4, 36280),
+        (4, 36280),
+    ]
+    assert status.fullest is status.backends[0]
+
+
+def test_a_backend_spoken_to_from_several_addresses_has_the_nat_ports_of_all(
+    machine: FakeMachine,
+) -> None:
+    lanes = tuple(ip_address(f"192.0.2.{number}") for number in (101, 102))
+    item = service("192.0.2.1", "192.0.2.10", nat_addresses=lanes)
+    Balancer(machine).up(Request(("eth0",), (item,)))
+    machine.run_on()
+    (status,) = Balancer(machine).status()
+    (backend,) = status.backends
+    assert (backend.nat_ports_used, backend.nat_ports_total) == (4, 2 * 36280)
+    assert backend.nat_ports_fill == pytest.approx(4 / 72560)
+
+
+class TestWarnings:
+    """What is around a balancer reaches the warnings."""
+
+    @pytest.fixture
+    def running(self, machine: FakeMachine) -> FakeMachine:
+        places = [(2, ip_address(f"192.0.2.{last}")) for last in (10, 11)]
+        machine.known = dict.fromkeys(places, Neighbour(MAC))
+        machine.usages[IPV4] = Usage({}, {}, {0: 1, 1: 1})
+        Balancer(machine).up(request())
+        machine.run_on()
+        assert self.told(machine) == []
+        return machine
+
+    def told(self, machine: FakeMachine) -> list[str]:
+        (status,) = Balancer(machine).status()
+        return [item.what for item in status.warnings]
+
+    def test_another_program(self, running: FakeMachine) -> None:
+        running.programs[2] = Attached(77, Mode.NATIVE)
+        assert self.told(running) == ["eth0 carries program 77 in place of the balancer's program"]
+
+    def test_no_program(self, running: FakeMachine) -> None:
+        del running.programs[2]
+        assert self.told(running) == ["eth0 does not carry the balancer's program any more"]
+
+    def test_another_name(self, running: FakeMachine) -> None:
+        running.links = {"lan": replace(running.links["eth0"], name="lan")}
+        assert self.told(running) == ["eth0 is called lan now"]
+
+    def test_no_interface(self, running: FakeMachine) -> None:
+        running.links = {}
+        assert self.told(running) == ["eth0 is not in this network namespace any more"]
+
+    def test_no_carrier(self, running: FakeMachine) -> None:
+        running.dark = {"eth0"}
+        assert self.told(running) == ["eth0 has no carrier"]
+
+    def test_no_address(self, running: FakeMachine) -> None:
+        running.lost = {OWN[IPV4]}
+        assert self.told(running) == ["192.0.2.1 is not an address of this host"]
+
+    def test_no_agent(self, running: FakeMachine) -> None:
+        checked = replace(service("", "192.0.2.10"), health=Health(IcmpCheck()))
+        Balancer(running).up(Request(("eth0",), (checked,)))
+        running.run_on()
+        assert self.told(running) == [
+            "nobody checks the health of backends: the agent is not running"
+        ]
+        running.agents = {"eth0"}
+        assert self.told(running) == []
+
+
+def test_the_clients_are_those_of_every_balancer(machine: FakeMachine) -> None:
+    Balancer(machine).up(request())
+    machine.run_on()
+    machine.busiest = Clients(9, (ClientStatus(ip_address("198.51.100.7"), 4),) * 3)
+    assert Balancer(machine).clients(2) == [Clients(9, machine.busiest.first[:2])]
+    machine.balancers = []
+    assert Balancer(machine).clients(2) == []

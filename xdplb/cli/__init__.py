@@ -13,11 +13,13 @@ from xdplb import __version__
 from xdplb.cli import completion
 from xdplb.cli.backend import backend
 from xdplb.cli.carry import restore, save
-from xdplb.cli.commands import down, metrics, status, up
+from xdplb.cli.commands import down, metrics, up
 from xdplb.cli.explain import explain
 from xdplb.cli.files import apply, check, export
 from xdplb.cli.flows import flows, whois
 from xdplb.cli.run import run
+from xdplb.cli.status import status
+from xdplb.cli.top import top
 from xdplb.cli.trace import trace
 from xdplb.errors import XdplbError, surroundings
 
@@ -93,7 +95,7 @@ def commands(ctx: click.Context, *, netns: str | None, verbose: bool) -> None:
 
 
 _COMMANDS = (
-    *(up, status, down, backend),
+    *(up, status, top, down, backend),
     *(check, apply, export, run),
     *(save, restore, flows, whois, explain, trace, metrics),
 )

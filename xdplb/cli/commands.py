@@ -1,4 +1,4 @@
-"""``up``, ``status`` and ``down``."""
+"""``up``, ``down`` and ``metrics``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from xdplb import source
 from xdplb.balancer import Balancer
 from xdplb.cli import carry, completion
 from xdplb.cli.files import FILE, interfaces_of, load
-from xdplb.cli.params import ADDRESS, BACKEND, PORTS, RESERVATION, json_option
+from xdplb.cli.params import ADDRESS, BACKEND, PORTS, RESERVATION
 from xdplb.cli.starting import say_up
 from xdplb.errors import InvalidValueError, NotReadyError
 from xdplb.model import (
@@ -26,7 +26,6 @@ from xdplb.model import (
     Protocol,
     Timeouts,
 )
-from xdplb.render import to_json, to_text
 from xdplb.request import simple_request
 
 if TYPE_CHECKING:
@@ -223,23 +222,6 @@ def _refuse_beside(context: click.Context, alone: str) -> None:
                 f"--{alone} and {parameter.opts[0]} exclude each other",
                 "write it into the file",
             )
-
-
-@click.command()
-@json_option
-def status(*, as_json: bool) -> None:
-    """Show the balancers of this network namespace.
-
-    \b
-    Example:
-        xdplb status
-        xdplb status --json
-    """
-    from xdplb.kernel.machine import Machine  # noqa: PLC0415 - not for --help
-
-    with Machine() as machine:
-        balancers = Balancer(machine).status()
-    click.echo(to_json(balancers) if as_json else to_text(balancers))
 
 
 @click.command()

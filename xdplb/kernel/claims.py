@@ -53,8 +53,22 @@ class Claims:
         self._held |= new
 
 
+def is_claimed(name: str) -> bool:
+    """Whether a process looks after an interface. It does not notice that it is asked for."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.connect(_place(name))
+        except ConnectionRefusedError:
+            return False
+    return True
+
+
+def _place(name: str) -> str:
+    return f"\0xdplb-run:{name}"
+
+
 def _claim(sock: socket.socket, name: str) -> None:
-    if not is_bound(sock, f"\0xdplb-run:{name}"):
+    if not is_bound(sock, _place(name)):
         raise NotReadyError(
             f"another 'xdplb run' looks after {name}", "one is enough; end it first"
         )

@@ -17,9 +17,11 @@ from xdplb.facts import Found, Running, Usage
 from xdplb.kernel import (
     carry,
     clock,
+    counting,
     flows,
     libbpf,
     netns,
+    presence,
     program,
     reservations,
     tables,
@@ -30,7 +32,7 @@ from xdplb.kernel.closing import Closing
 from xdplb.kernel.compiler import Compiler, ObjectCode
 from xdplb.kernel.tap import Tap
 from xdplb.listing import FlowName
-from xdplb.model import Endpoint
+from xdplb.model import Clients, Endpoint
 from xdplb.ports import NatPool
 from xdplb.restoring import Destination, Moment
 from xdplb.saved import Restored, Saved, Skip
@@ -40,7 +42,17 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from xdplb.facts import Attached, Link, Neighbour, Prepared, Question, Rehearsal, Split, Way
+    from xdplb.facts import (
+        Attached,
+        Link,
+        Neighbour,
+        Prepared,
+        Presence,
+        Question,
+        Rehearsal,
+        Split,
+        Way,
+    )
     from xdplb.kernel.links import Network
     from xdplb.kernel.program import Descriptors, Maps
     from xdplb.model import Address, Mode, PortRange
@@ -138,6 +150,14 @@ class Machine(Closing):
     def interface_index(self, name: str) -> int | None:
         """The index of an interface; None if it is not in this namespace."""
         return netns.interface_index(name)
+
+    def presence(self, index: int) -> Presence | None:
+        """What an interface is now; None if it is not here."""
+        return presence.presence(index)
+
+    def has_address(self, address: Address) -> bool:
+        """Whether an address is one of this host's own."""
+        return presence.has_address(address)
 
     def address(self, link: Link, version: int) -> Address:
         """Its first address of an IP version."""
@@ -417,10 +437,21 @@ class Machine(Closing):
         with self._maps(running.program_id) as every:
             maps = every.of(version)
             return Usage(
-                flows=dict(tables.flows_by_backend(maps, running, clock.ticks())),
+                flows=dict(counting.flows_by_backend(maps, running, clock.ticks())),
                 traffic=_traffic(maps, running),
                 shares=dict(tables.read_shares(maps, running.state)),
             )
+
+    def clients(self, running: Running, limit: int) -> Clients:
+        """The clients with the most flows, so many of each IP version."""
+        with self._maps(running.program_id) as every:
+            found = [
+                counting.flows_by_client(every.of(version), running, clock.ticks(), limit)
+                for version in running.state.versions
+            ]
+        return Clients(
+            sum(item.total for item in found), tuple(one for item in found for one in item.first)
+        )
 
     def traffic(self, running: Running) -> Mapping[int, Mapping[int, StatsRecord]]:
         """What has gone to and come from each backend, by IP version and number."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections import Counter
 from functools import cache
@@ -17,15 +16,13 @@ from xdplb.model import MAX_PORT
 from xdplb.plan import TABLES_PER_SERVICE
 from xdplb.selection import MAGLEV_SIZE
 from xdplb.state import Restore, State, interface_indexes, restores
-from xdplb.wire import BackendCode, BackendRecord, FlowCode, ServiceRecord, StatsRecord
+from xdplb.wire import BackendCode, BackendRecord, ServiceRecord, StatsRecord
 
 if TYPE_CHECKING:
     from array import array
     from collections.abc import Mapping, Sequence
 
-    from xdplb.facts import Running
     from xdplb.kernel.compiler import ObjectCode
-    from xdplb.model import Timeouts
     from xdplb.plan import Plan
 
 KEPT: Final = (
@@ -46,7 +43,6 @@ _DECLARED_SHORTER: Final = {"maglev": _MAGLEV_BYTES, "service_ports": wire.PORT_
 """Bytes of the values of which the program declares only the first number."""
 
 _CLIENT_ROWS: Final = 2
-_CHUNK: Final = 1 << 16
 _META_ROOM: Final = 1 << 14
 _POSSIBLE_CPUS: Final = Path("/sys/devices/system/cpu/possible")
 
@@ -245,58 +241,6 @@ def active_table(maps: Maps, number: int) -> int:
 def _write_array(fd: int, records: Sequence[bytes]) -> None:
     keys = b"".join(wire.U32.pack(index) for index in range(len(records)))
     libbpf.update_batch(fd, keys, b"".join(records), len(records))
-
-
-def flows_by_backend(maps: Maps, running: Running, now: int) -> Counter[int]:
-    """Count the flows that have not timed out, by backend number.
-
-    The map is read where it lies, one word of each record: a million take 0.2 s.
-
-    Args:
-        maps: The balancer's.
-        running: What it knows of itself, for the timeouts.
-        now: The time in ticks.
-    """
-    side = running.state.side(maps.version)
-    by_service = {
-        item.number: _idle_ticks(item.service.timeouts) for item in (side.services if side else ())
-    }
-    limits = [by_service.get(item.service, {}) for item in running.records[maps.version]]
-    newest = now + 2  # another CPU may be a tick ahead of the clock that was asked
-    live: Counter[int] = Counter()
-    record = wire.SIZES[maps.version]["flow"]
-    words = _owner_words(maps["reverse_lookup"], running.state.capacity, record)
-    for word, count in words.items():
-        number = word >> 32 & 0xFFFF
-        limit = limits[number].get(word >> 48 & 0xFF) if number < len(limits) else None
-        if limit is not None and (newest - word & 0xFFFFFFFF) <= limit + 2:
-            live[number] += count
-    return live
-
-
-def _idle_ticks(timeouts: Timeouts) -> dict[int, int]:
-    """After how many idle ticks a flow has timed out, by its state."""
-    ticks = {
-        int(code): round(seconds * wire.TICKS_PER_S)
-        for code, seconds in wire.idle_limits(timeouts).items()
-    }
-    return {**ticks, int(FlowCode.RESERVED): 1 << 32}
-
-
-def _owner_words(fd: int, capacity: int, record: int) -> Counter[int]:
-    """How often each owner word occurs in ``reverse_lookup``, with records of so many bytes."""
-    size = capacity * record
-    with (
-        mmap.mmap(fd, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE, prot=mmap.PROT_READ) as records,
-        memoryview(records) as whole,
-        whole[:size].cast("Q") as words,
-        words[:: record // wire.U64.size] as owners,
-    ):
-        found: Counter[int] = Counter()
-        for first in range(0, len(owners), _CHUNK):
-            with owners[first : first + _CHUNK] as part:
-                found.update(part.tolist())
-        return found
 
 
 def read_flow(maps: Maps, index: int) -> wire.FlowRecord:
