@@ -11,7 +11,7 @@ from rich.text import Text
 
 from xdplb import glyphs
 from xdplb.grid import GAP, INDENT, Column, fit, hanging
-from xdplb.quantities import percent, short
+from xdplb.quantities import count, percent, short
 from xdplb.rates import key_of, sparkline, total
 from xdplb.render import HOW_TO_START, NOTHING, drops, forecasts
 from xdplb.render_status import bar_of, number, state_of
@@ -144,8 +144,8 @@ class TopScreen:
         every = [one for item in self.balancers for one in item.warnings]
         if not every:
             return Text()
-        count = f"{len(every)} warnings: " if len(every) > 1 else ""
-        return Text.assemble((pen.signs.warning, "yellow"), f" {count}{every[0].what}")
+        how_many = f"{len(every)} warnings: " if len(every) > 1 else ""
+        return Text.assemble((pen.signs.warning, "yellow"), f" {how_many}{every[0].what}")
 
     def _body(self, pen: _Pen) -> Iterator[Text]:
         if not self.balancers:
@@ -156,9 +156,7 @@ class TopScreen:
         yield from _table(shown, pen)
         yield from (Text() for _ in range(page - len(shown)))
         below = len(self.rows) - first - len(shown)
-        hidden = [
-            f"{count} {where}" for count, where in ((first, "above"), (below, "below")) if count
-        ]
+        hidden = [f"{rows} {where}" for rows, where in ((first, "above"), (below, "below")) if rows]
         yield Text(f"{' ' * INDENT}{', '.join(hidden)}", "dim")
         lines = panel_lines(pen.height)
         if lines:
@@ -176,9 +174,9 @@ class TopScreen:
         every = sorted(
             (one for item in self.clients for one in item.first), key=lambda it: -it.flows
         )
-        count = sum(item.total for item in self.clients)
+        clients = count(sum(item.total for item in self.clients), "client")
         flows = sum(item.flows for item in self.balancers)
-        title = f"{' ' * INDENT}most flows, of {count:,} clients" if self.clients else ""
+        title = f"{' ' * INDENT}most flows, of {clients}" if self.clients else ""
         found = [Text(title, "dim")]
         found += [_client(one, flows, width) for one in every[:lines]]
         return [*found, *(Text() for _ in range(lines + 1 - len(found)))]
