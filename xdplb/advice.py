@@ -5,7 +5,7 @@ Nothing is found out here: what is known of the balancer and of what is around i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
@@ -15,7 +15,7 @@ from xdplb.quantities import count, percent
 from xdplb.verdicts import VERDICTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from xdplb.facts import Presence
     from xdplb.model import Address, BackendStatus, BalancerStatus, ServiceStatus
@@ -71,8 +71,11 @@ def warnings(status: BalancerStatus, state: State, around: Around) -> tuple[Advi
         chain(
             _of_interfaces(status, state, around),
             (_lost(address, state) for address in around.lost),
-            *(_of_service(service, is_watched=is_watched) for service in status.services),
+            _of_services(status.services),
+            _of_backends(status.services, is_watched=is_watched),
             _of_room(status),
+            _of_tables(status.services),
+            _of_flows(status.services),
             _of_agent(state, around),
             _of_version(status),
         )
@@ -139,62 +142,105 @@ def _lost(address: Address, state: State) -> Advice:
     )
 
 
-def _of_service(service: ServiceStatus, *, is_watched: bool) -> Iterator[Advice]:
-    if not any(item.takes_traffic for item in service.backends):
+def _of_services(services: Sequence[ServiceStatus]) -> Iterator[Advice]:
+    mute = [
+        item for item in services if not any(backend.takes_traffic for backend in item.backends)
+    ]
+    if mute:
         yield Advice(
-            f"nobody answers {service}: no backend takes new flows",
+            f"nobody answers {_some(mute)}: no backend takes new flows",
             VERDICTS["drop_no_backend"].hint,
         )
-    down = [item for item in service.backends if item.state is BackendState.DOWN]
-    if down:
-        yield Advice(f"{_named(down)} of {service} {_are(down)} down", _let_back(down, is_watched))
-    lost = [item for item in service.backends if item.mac is None and item not in down]
-    if lost:
-        hops = list(dict.fromkeys(f"{item.next_hop}" for item in lost))
+
+
+def _of_backends(services: Sequence[ServiceStatus], *, is_watched: bool) -> Iterator[Advice]:
+    """Backends that take no traffic; services that have the same ones are told together."""
+    for of, down in _alike(services, lambda item: item.state is BackendState.DOWN):
+        hint = "the agent lets it back when it is healthy; its log says what is wrong"
+        if not is_watched:
+            hint = f"'xdplb backend undrain {down[0].backend}' lets it have new flows again"
+        yield Advice(f"{_named(down)} of {_some(of)} {_are(down)} down", hint)
+    for of, lost in _alike(
+        services, lambda item: item.mac is None and item.state is not BackendState.DOWN
+    ):
+        hops = list(dict.fromkeys(item.next_hop for item in lost))
         yield Advice(
-            f"{_named(lost)} of {service} {_are(lost)} not resolved: nobody answers for "
+            f"{_named(lost)} of {_some(of)} {_are(lost)} not resolved: nobody answers for "
             f"{_some(hops)} on {lost[0].interface}",
             "see that it is on, and on this network: "
             f"'ip neighbour show {hops[0]}', 'xdplb doctor'",
         )
-    drained = [item for item in service.backends if item.state is BackendState.DRAIN]
-    if drained:
-        left = sum(item.flows for item in drained)
+    for of, drained in _alike(services, lambda item: item.state is BackendState.DRAIN):
+        left = count(sum(item.flows for item in drained), "flow")
         yield Advice(
-            f"{_named(drained)} of {service} {_are(drained)} drained, with {count(left, 'flow')} "
-            "left",
+            f"{_named(drained)} of {_some(of)} {_are(drained)} drained, with {left} left",
             f"'xdplb backend undrain {drained[0].backend}' lets it have new flows again",
         )
-    yield from _of_shares(service)
 
 
-def _let_back(down: Sequence[BackendStatus], is_watched: bool) -> str:  # noqa: FBT001 - read where it is called
-    if is_watched:
-        return "the agent lets it back when it is healthy; its log says what is wrong"
-    return f"'xdplb backend undrain {down[0].backend}' lets it have new flows again"
+def _alike(
+    services: Sequence[ServiceStatus], is_meant: Callable[[BackendStatus], bool]
+) -> Iterator[tuple[list[ServiceStatus], list[BackendStatus]]]:
+    """Services that have the same backends of which something is so, and those backends.
+
+    Each backend is there once, with its flows of all these services.
+    """
+    groups: dict[tuple[object, ...], list[tuple[ServiceStatus, list[BackendStatus]]]] = {}
+    for service in services:
+        found = [item for item in service.backends if is_meant(item)]
+        if found:
+            same = groups.setdefault(tuple(item.backend.place for item in found), [])
+            same.append((service, found))
+    for group in groups.values():
+        every = [found for _, found in group]
+        yield (
+            [service for service, _ in group],
+            [
+                replace(one[0], flows=sum(item.flows for item in one))
+                for one in zip(*every, strict=True)
+            ],
+        )
 
 
-def _of_shares(service: ServiceStatus) -> Iterator[Advice]:
-    """Whether each backend gets what its weight says, of new flows and of those there are."""
-    able = [item for item in service.backends if item.state is BackendState.UP]
-    if any(abs(item.share - item.expected_share) > _OFF_TABLE for item in able):
+def _of_tables(services: Sequence[ServiceStatus]) -> Iterator[Advice]:
+    """Whether new flows are spread by weight."""
+    wrong = [
+        service
+        for service in services
+        if any(
+            abs(item.share - item.expected_share) > _OFF_TABLE
+            for item in service.backends
+            if item.state is BackendState.UP
+        )
+    ]
+    if wrong:
         yield Advice(
-            f"the table of {service} does not fit the weights of its backends",
+            f"new flows of {_some(wrong)} are not spread by the weights of the backends",
             "a change was interrupted; run it again, or 'xdplb up'",
         )
-        return
-    total = sum(item.flows for item in able)
-    if total < ENOUGH_FLOWS:
-        return
-    far = [item for item in able if _is_far(item.flows / total, item.expected_share)]
+
+
+def _of_flows(services: Sequence[ServiceStatus]) -> Iterator[Advice]:
+    """Whether the flows that there are are spread by weight: the one that is farthest from it."""
+    far = [found for service in services for found in _far(service)]
     if far:
-        worst = max(far, key=lambda item: abs(item.flows / total - item.expected_share))
-        has, expected = percent(worst.flows / total), percent(worst.expected_share)
+        part, worst, service = max(far, key=lambda it: abs(it[0] - it[1].expected_share))
+        expected = percent(worst.expected_share)
         yield Advice(
-            f"backend {worst.backend} of {service} has {has} of the flows, its share is {expected}",
+            f"backend {worst.backend} of {service} has {percent(part)} of the flows, "
+            f"its share is {expected}",
             "flows stay where they are after a change, and clients are few or unequal; "
             "--hash 5-tuple spreads also those of one client",
         )
+
+
+def _far(service: ServiceStatus) -> Iterator[tuple[float, BackendStatus, ServiceStatus]]:
+    """Backends whose part of the flows is far from their share, and that part."""
+    able = [item for item in service.backends if item.state is BackendState.UP]
+    total = sum(item.flows for item in able)
+    for item in able if total >= ENOUGH_FLOWS else ():
+        if _is_far(item.flows / total, item.expected_share):
+            yield item.flows / total, item, service
 
 
 def _is_far(share: float, expected: float) -> bool:
@@ -238,11 +284,12 @@ def _of_version(status: BalancerStatus) -> Iterator[Advice]:
 def _named(backends: Sequence[BackendStatus]) -> str:
     """Some backends by name, and how many others there are."""
     noun = "backend" if len(backends) == 1 else "backends"
-    return f"{noun} {_some([f'{item.backend}' for item in backends])}"
+    return f"{noun} {_some([item.backend for item in backends])}"
 
 
-def _some(words: Sequence[str]) -> str:
+def _some(things: Sequence[object]) -> str:
     """A list in a sentence, not too long."""
+    words = [f"{item}" for item in things]
     more = len(words) - _NAMED
     *first, last = words if more <= 1 else [*words[:_NAMED], f"{more} more"]
     return f"{', '.join(first)} and {last}" if first else last

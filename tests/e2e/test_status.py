@@ -165,7 +165,7 @@ def test_watching_shows_rates_in_place_until_ctrl_c(lab: Lab) -> None:
         def is_busy(display: str) -> bool:
             exchange(client, server, b"?", PORT)
             found = re.search(rf"{BACKEND} +● up +1 +([0-9.]+) ", display)
-            return "in/s" in display and found and float(found[1]) > 0
+            return "in/s" in display and found is not None and float(found[1]) > 0
 
         terminal.until(is_busy, "a rate")
         lab.xdplb("down")

@@ -171,6 +171,22 @@ class TestBackends:
         )
 
 
+def test_services_with_the_same_bad_backends_are_told_together() -> None:
+    drained = backend("192.0.2.11", state=BackendState.DRAIN, share=0.0, flows=5)
+    lost = backend("192.0.2.12", mac=None)
+    found = [
+        service(backend("192.0.2.10"), drained, name=f"s{number}", port=number)
+        for number in range(1, 129)
+    ]
+    mute = service(lost, name="mute")
+    assert told(balancer(*found, mute, service(lost, name="other"))) == [
+        "nobody answers mute udp and other udp: no backend takes new flows",
+        "backend 192.0.2.12 of mute udp and other udp is not resolved: nobody answers for "
+        "192.0.2.12 on eth0",
+        "backend 192.0.2.11 of s1 udp, s2 udp, s3 udp and 125 more is drained, with 640 flows left",
+    ]
+
+
 class TestShares:
     """How flows are spread."""
 
@@ -186,7 +202,7 @@ class TestShares:
             backend("192.0.2.11", share=0.25, expected_share=0.5),
         ]
         assert told(with_backends(*wrong)) == [
-            "the table of 192.0.2.1 udp does not fit the weights of its backends"
+            "new flows of 192.0.2.1 udp are not spread by the weights of the backends"
         ]
 
     @pytest.mark.parametrize(
@@ -207,6 +223,13 @@ class TestShares:
             for last, count in enumerate(flows, 10)
         ]
         assert len(told(with_backends(*found))) == is_told
+
+    def test_only_the_worst_of_all_services_is_told(self) -> None:
+        found = [
+            service(backend("192.0.2.10", share=0.5, flows=flows), backend("192.0.2.11", share=0.5))
+            for flows in (100, 200, 300)
+        ]
+        assert len(told(balancer(*found))) == 1
 
     def test_the_backend_that_is_farthest_off_is_named(self) -> None:
         shares = (0.1, 0.3, 0.6)
