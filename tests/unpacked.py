@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from zlib import crc32
 
 from lab import run
 
@@ -42,7 +43,7 @@ def downloaded(name: str, *packages: str) -> list[Path]:
 
 def _fetched(name: str, packages: tuple[str, ...], use: Callable[[Path], Path]) -> Path:
     """A directory of the cache, which is made once: ``use`` says what of a download is in it."""
-    place = CACHE / name
+    place = CACHE / f"{name}-{crc32(' '.join(packages).encode()):08x}"  # others, other place
     if not place.exists():
         CACHE.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=CACHE) as scratch:

@@ -30,7 +30,7 @@ PRIVATE: Final = Path("usr/lib/xdplb")
 DOC: Final = Path("usr/share/doc/xdplb")
 UNITS: Final = Path("lib/systemd/system")
 REVISION: Final = 1
-FROM_DEBIAN: Final = {"dnspython", "prometheus-client", "tomli-w"}
+FROM_DEBIAN: Final = {"dnspython", "prometheus-client", "rich", "tomli-w"}
 BCC: Final = "python3-bpfcc (>= 0.26)"
 COMMON: Final = {
     "Apache License": "/usr/share/common-licenses/Apache-2.0",

@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 BUILD = Path(__file__).resolve().parents[2] / "scripts" / "deb" / "build.py"
 NEEDED = (
     *("python3-tomli-w", "python3-dnspython", "python3-prometheus-client"),
-    *("python3-decorator", "netbase"),
+    *("python3-decorator", "netbase", "python3-rich", "python3-pygments"),
+    *("python3-markdown-it", "python3-mdurl", "python3-typing-extensions"),
 )
 SYSTEMCTL = '#!/bin/sh\necho "$*" >>/tmp/systemctl\n'
 OF_OTHERS = ("/var/lib/dpkg", "/var/log", "/var/cache/debconf", "/var/cache/man", "/run", "/tmp")
 INDEX_OF_MANUALS = "/var/lib/man-db/auto-update"
 """Without it dpkg does not rebuild that index after each of its commands, which takes 3 s."""
-LIBRARIES = "aiohttp, click, dns.message, msgspec, prometheus_client, pyroute2, tomli_w"
+LIBRARIES = "aiohttp, click, dns.message, msgspec, prometheus_client, pyroute2, rich, tomli_w"
 
 
 @pytest.fixture(scope="module")
