@@ -58,10 +58,15 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How packets to an address leave: by which interface, and to which next hop."""
+    """How packets to an address leave: by which interface, and to which next hop.
+
+    Attributes:
+        mtu: That of the path, where the kernel knows it to be another than the interface's.
+    """
 
     ifindex: int
     next_hop: Address
+    mtu: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +78,14 @@ class Neighbour:
         is_permanent: An administrator set it.
         is_managed: The kernel keeps asking for it by itself.
         is_ours: And does so because xdplb wanted it.
+        state: The kernel's word for what it knows, as 'ip neighbour' prints it.
     """
 
     mac: bytes | None
     is_permanent: bool = False
     is_managed: bool = False
     is_ours: bool = False
+    state: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from xdplb.cli import completion
 from xdplb.cli.backend import backend
 from xdplb.cli.carry import restore, save
 from xdplb.cli.commands import down, metrics, up
+from xdplb.cli.doctor import doctor
 from xdplb.cli.explain import explain
 from xdplb.cli.files import apply, check, export
 from xdplb.cli.flows import flows, whois
@@ -97,7 +98,7 @@ def commands(ctx: click.Context, *, netns: str | None, verbose: bool) -> None:
 _COMMANDS = (
     *(up, status, top, down, backend),
     *(check, apply, export, run),
-    *(save, restore, flows, whois, explain, trace, metrics),
+    *(save, restore, flows, whois, explain, trace, doctor, metrics),
 )
 for command in _COMMANDS:
     commands.add_command(command)

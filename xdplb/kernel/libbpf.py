@@ -47,6 +47,27 @@ XDP_SKB_MODE: Final = 2
 XDP_DRV_MODE: Final = 4
 XDP_REPLACE: Final = 16
 
+FUNCTIONS: Final = (
+    "bpf_btf_get_fd_by_id",
+    "bpf_btf_load",
+    "bpf_map_create",
+    "bpf_map_delete_elem",
+    "bpf_map_get_fd_by_id",
+    "bpf_map_lookup_batch",
+    "bpf_map_lookup_elem",
+    "bpf_map_update_batch",
+    "bpf_map_update_elem",
+    "bpf_obj_get_info_by_fd",
+    "bpf_prog_bind_map",
+    "bpf_prog_get_fd_by_id",
+    "bpf_prog_get_next_id",
+    "bpf_prog_load",
+    "bpf_prog_test_run_opts",
+    "bpf_xdp_attach",
+    "bpf_xdp_query",
+)
+"""Of the library, all that are called here."""
+
 _LIVE_FRAMES: Final = 1 << 1
 
 _PRINT_CALLBACK: Final = ctypes.CFUNCTYPE(
@@ -88,8 +109,20 @@ def _library() -> ctypes.CDLL:
     raise BccMissingError("libbpf, a part of the BCC installation, is not on this machine")
 
 
+def missing() -> tuple[str, ...]:
+    """The functions that are called here, and that the library has not; all without a library."""
+    try:
+        library = _library()
+    except BccMissingError:
+        return FUNCTIONS
+    return tuple(name for name in FUNCTIONS if not hasattr(library, name))
+
+
 def _call(name: str, *arguments: Any) -> int:  # noqa: ANN401 - ctypes takes what C takes
-    result: int = getattr(_library(), name)(*arguments)
+    function = getattr(_library(), name, None)
+    if function is None:
+        raise BccMissingError(f"libbpf, a part of the BCC installation, has no {name}: it is old")
+    result: int = function(*arguments)
     if result < 0:
         code = ctypes.get_errno() if result == -1 else -result
         raise OSError(code, os.strerror(code))

@@ -42,6 +42,16 @@ _NUD_VALID: Final = 0x02 | 0x04 | 0x08 | 0x10 | 0x80 | 0x40
 _NUD_STALE: Final = 0x04
 _NUD_PERMANENT: Final = 0x80
 _NUD_NOARP: Final = 0x40
+_STATES: Final = {
+    0x01: "INCOMPLETE",
+    0x02: "REACHABLE",
+    _NUD_STALE: "STALE",
+    0x08: "DELAY",
+    0x10: "PROBE",
+    0x20: "FAILED",
+    _NUD_NOARP: "NOARP",
+    _NUD_PERMANENT: "PERMANENT",
+}
 _GROUP: Final = 0x01  # of a MAC address's first byte: not that of one host
 _PROTOCOL: Final = 0x78
 """What a managed neighbour is marked with, so that one that a killed command left is known again
@@ -192,7 +202,11 @@ class Network(Closing):
                 f"'ip route get {address}' shows what the kernel thinks",
             )
         gateway = message.get_attr("RTA_GATEWAY")
-        return Way(message.get_attr("RTA_OIF"), ip_address(gateway) if gateway else address)
+        return Way(
+            message.get_attr("RTA_OIF"),
+            ip_address(gateway) if gateway else address,
+            message.get_nested("RTA_METRICS", "RTAX_MTU"),
+        )
 
     def neighbours(self, indexes: Sequence[int]) -> Mapping[tuple[int, Address], Neighbour]:
         """The neighbours on some interfaces, by interface and address."""
@@ -213,14 +227,18 @@ class Network(Closing):
                         bool(message["state"] & _NUD_PERMANENT),
                         is_managed,
                         is_managed and message.get_attr("NDA_PROTOCOL") == _PROTOCOL,
+                        _STATES.get(message["state"], "NONE"),
                     ),
                 )
 
     def unmanage_all(self) -> None:
         """Forget every next hop that ``manage`` has made the kernel ask for."""
-        ours = [key for key, neighbour in self._neighbours() if neighbour.is_ours]
-        for index, address in ours:
+        for index, address in self.managed():
             self.unmanage(index, address, existed=False)
+
+    def managed(self) -> list[tuple[int, Address]]:
+        """Every next hop that ``manage`` has made the kernel ask for, with its interface."""
+        return [key for key, neighbour in self._neighbours() if neighbour.is_ours]
 
     def manage(self, index: int, address: Address) -> None:
         """Let the kernel ask for ``address`` now, and for as long as the entry is there.

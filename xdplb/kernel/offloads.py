@@ -28,6 +28,17 @@ def has_gro(name: str) -> bool:
         return bool(tool.get_offload_flags(name)[GRO])
 
 
+def all_on(name: str) -> dict[str, bool]:
+    """Which features of an interface are on, by the kernel's names; and ``GRO``.
+
+    Raises:
+        OSError: The kernel said no.
+    """
+    with Ethtool() as tool:
+        known = tool.get_features(name).features
+        return {item: bool(known[item].enable) for item in known} | {GRO: has_gro(name)}
+
+
 def switch_gro(name: str, *, on: bool) -> None:
     """Set GRO of an interface.
 

@@ -35,7 +35,7 @@ def prepare(link: Link, network: Network) -> Prepared:
     """What makes the peer of ``link`` take what a native program sends."""
     if link.peer_index is None:
         return Prepared(redirect=False)
-    path, is_found = _peer_namespace(link, network)
+    path, is_found = peer_namespace(link, network)
     if not is_found:
         return Prepared(
             redirect=True,
@@ -71,6 +71,19 @@ def switch_gro(item: Restore) -> str:
     return ""
 
 
+def cut(number: int, ifindex: int, features: Sequence[str]) -> str:
+    """Let an interface's stack cut what it sends; returns what a person has to do, or nothing.
+
+    Args:
+        number: Inode of its network namespace.
+        ifindex: The interface there.
+        features: The kernel's names of what is to be switched off.
+    """
+    with netns.inside(_path_of(number)):
+        name = netns.interface_name(ifindex)
+        return "" if name is None else "".join(_switch_off(name, ifindex, features).warnings)
+
+
 def split(link: Link, network: Network) -> Split:
     """Make sure that no super-packet meets a generic program on ``link``."""
     parts = [_switch_off(link.name, link.index, offloads.RECEIVE)]
@@ -91,7 +104,7 @@ def split(link: Link, network: Network) -> Split:
 
 def _split_peer(link: Link, peer_index: int, network: Network) -> Split:
     """Let the stack at the other end of ``link`` cut what it sends."""
-    path, is_found = _peer_namespace(link, network)
+    path, is_found = peer_namespace(link, network)
     if not is_found:
         words = offloads.command("NAME", offloads.SEGMENTATION)
         return Split(warnings=(_out_of_reach(link, words),))
@@ -158,7 +171,7 @@ def _inode(path: Path) -> int:
         return 0
 
 
-def _peer_namespace(link: Link, network: Network) -> tuple[Path | None, bool]:
+def peer_namespace(link: Link, network: Network) -> tuple[Path | None, bool]:
     """Where the peer lives: a path, or None for here; and whether that is known."""
     if link.peer_nsid is None:
         return None, True
