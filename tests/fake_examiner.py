@@ -73,6 +73,7 @@ class FakeExaminer:
             "sockets": (),
             "agents": frozenset(),
             "check_problem": "",
+            "namespace": FakeMachine().namespace(),
         }
         self.settings = {
             "net/core/bpf_jit_harden": "0",
@@ -94,6 +95,7 @@ class FakeExaminer:
         self.hops: dict[Address, Neighbour | None] = {}
         self.repaired: list[Repair] = []
         self.settled = 0
+        self.is_locked: Callable[[], bool] = lambda: True
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         """What answers with one value, whatever is asked."""
@@ -152,8 +154,12 @@ class FakeExaminer:
         return self.hops.get(address, known)
 
     def repair(self, repair: Repair) -> str:
+        assert self.is_locked()
         self.repaired.append(repair)
-        return str(self._say("repair") or "")
+        problem = str(self._say("repair") or "")
+        if repair.what == "gro" and not problem:
+            self.said["peer"] = replace(self.said["peer"], gro=True)
+        return problem
 
     def settle(self) -> None:
         self.settled += 1

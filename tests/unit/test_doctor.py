@@ -51,7 +51,7 @@ def test_before_anything_is_up_only_the_machine_and_named_interfaces_are_looked_
     [
         *("lacking", "kernel", "bcc", "libbpf", "trial", "setting", "memlock", "lockdown"),
         *("chains", "leftovers", "features", "queues", "peer", "offloads", "sockets", "agents"),
-        *("check_problem", "interface", "program", "carriers", "owners", "route"),
+        *("check_problem", "namespace", "interface", "program", "carriers", "owners", "route"),
     ],
 )
 @pytest.mark.parametrize("error", [NotReadyError("gone"), PermissionError(1, "not allowed")])

@@ -54,6 +54,13 @@ def test_an_interface_that_has_gone_fails(up: FakeExaminer) -> None:
     assert found(up, "address") == []
 
 
+def test_a_balancer_that_was_moved_to_another_namespace_fails(up: FakeExaminer) -> None:
+    up.said["namespace"] = 7
+    item = one(up, "interfaces")
+    assert item.result is FAIL
+    assert "was moved here" in item.opinion.reason
+
+
 def test_a_new_name_is_told_and_no_fault(up: FakeExaminer) -> None:
     up.interfaces["wan"] = Interface(Link("wan", 2, MAC))
     up.running = (replace(up.running[0], names=("wan",)),)

@@ -12,8 +12,7 @@ from xdplb.balancer import Balancer
 from xdplb.cli.params import json_option
 
 if TYPE_CHECKING:
-    from xdplb.doctor import Done, Finding, Result
-    from xdplb.kernel.machine import Machine
+    from xdplb.doctor import Done, Result
 
 _NOT_READY = 3
 _COLOURS = {"pass": "green", "warn": "yellow", "fail": "red"}
@@ -46,46 +45,31 @@ def doctor(context: click.Context, *, ifaces: tuple[str, ...], fix: bool, as_jso
     from xdplb.kernel.compiler import Compiler  # noqa: PLC0415 - not for --help
 
     compiler = Compiler(source.headers())
-    from xdplb.doctor import has_failed, to_json, to_text  # noqa: PLC0415 - not for --help
-    from xdplb.kernel.machine import Machine  # noqa: PLC0415 - while the compiler warms up
+    from xdplb.doctor import examine, has_failed, mend, to_json, to_text  # noqa: PLC0415
+    from xdplb.kernel.examiner import Examiner  # noqa: PLC0415 - while the compiler warms up
+    from xdplb.kernel.machine import Machine  # noqa: PLC0415 - the same
 
     netns = (context.parent.params.get("netns") if context.parent else None) or ""
     done: list[Done] = []
-    with Machine(compiler) as machine:
-        findings = _examine(machine, ifaces)
+    with Machine(compiler) as machine, Examiner(machine, Balancer(machine).status) as examiner:
+        findings = examine(examiner, ifaces)
         if fix:
-            done = _mend(machine, findings)
+            with machine.lock():
+                done = mend(examiner, findings)
         if done:
-            findings = _examine(machine, ifaces)
+            findings = examine(examiner, ifaces)
     if as_json:
         click.echo(to_json(findings, done, netns))
     else:
-        click.echo(to_text(findings, done, netns, _paint), color=_is_plain())
+        click.echo(to_text(findings, done, netns, _paint), color=_has_colours())
     if has_failed(findings):
         raise click.exceptions.Exit(_NOT_READY)
-
-
-def _examine(machine: Machine, ifaces: tuple[str, ...]) -> list[Finding]:
-    from xdplb.doctor import examine  # noqa: PLC0415 - not for --help
-    from xdplb.kernel.examiner import Examiner  # noqa: PLC0415 - not for --help
-
-    with Examiner(machine, Balancer(machine).status) as examiner:
-        return examine(examiner, ifaces)
-
-
-def _mend(machine: Machine, findings: list[Finding]) -> list[Done]:
-    """Do all that is safe, while nobody else changes a balancer."""
-    from xdplb.doctor import mend  # noqa: PLC0415 - not for --help
-    from xdplb.kernel.examiner import Examiner  # noqa: PLC0415 - not for --help
-
-    with machine.lock(), Examiner(machine, Balancer(machine).status) as examiner:
-        return mend(examiner, findings)
 
 
 def _paint(word: str, result: Result) -> str:
     return click.style(word, fg=_COLOURS[result])
 
 
-def _is_plain() -> bool | None:
+def _has_colours() -> bool | None:
     """False for no colours at all (no-color.org); None where click looks for a terminal."""
     return False if os.environ.get("NO_COLOR") else None

@@ -25,8 +25,15 @@ _OF_SENDERS: Final = frozenset(
 """What senders bring about: the network always has a few of these."""
 
 
-def interfaces(case: Case) -> Opinion:
-    """Whether all interfaces are there, and called what they were."""
+def interfaces(case: Case, namespace: int) -> Opinion:
+    """Whether all interfaces are there, and where they were."""
+    if case.running.state.netns != namespace:
+        return bad(
+            f"{', '.join(case.names)} was moved here from another network namespace, but not what "
+            "the balancer knew of the ways to its backends",
+            Fix(f"xdplb down --iface {case.names[0]}"),
+            hint="then 'xdplb up' here; live flows end with it",
+        )
     every = list(zip(case.running.state.interfaces, case.names, strict=True))
     gone = [item.name for item, name in every if not name]
     if gone:

@@ -245,6 +245,9 @@ class Examiner(typing.Protocol):
     def program(self, index: int) -> Hanging | None:
         """What hangs on an interface."""
 
+    def namespace(self) -> int:
+        """The inode of the network namespace."""
+
     def carriers(self) -> tuple[str, ...]:
         """The interfaces that a balancer of any version hangs on."""
 

@@ -159,7 +159,7 @@ def _balancer(examiner: Examiner, case: Case, findings: Findings) -> None:
     def check(what: str, judge: Callable[[], Opinion | list[Opinion]]) -> None:
         findings.check(what, scope, judge)
 
-    check("interfaces", lambda: balancer.interfaces(case))
+    check("interfaces", lambda: balancer.interfaces(case, examiner.namespace()))
     check("version", lambda: balancer.version(case))
     if len(on) > 1:
         _several(examiner, list(on.values()), state.interfaces[0].mode, scope, findings)

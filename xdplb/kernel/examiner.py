@@ -61,6 +61,7 @@ class Examiner(Closing):
         self._status = status
         self._network = Network()
         self._views = views.Views()
+        self._trial: Trial | None = None
         self._neighbours: dict[int, Mapping[tuple[int, Address], Neighbour]] = {}
 
     def close(self) -> None:
@@ -91,8 +92,10 @@ class Examiner(Closing):
         return libbpf.missing()
 
     def trial(self) -> Trial:
-        """Compile the program and load it, attach it nowhere."""
-        return trial.load_once(self._machine)
+        """Compile the program and load it, attach it nowhere; once is enough."""
+        if self._trial is None:
+            self._trial = trial.load_once(self._machine)
+        return self._trial
 
     def setting(self, name: str) -> str | None:
         """A sysctl; None where this kernel or this network namespace has none of that name."""
@@ -168,6 +171,10 @@ class Examiner(Closing):
         return Hanging(there.program_id, words, there.mode, there.program_id in ours)
 
     # Of a balancer
+
+    def namespace(self) -> int:
+        """The inode of the network namespace."""
+        return netns.identity()
 
     def carriers(self) -> tuple[str, ...]:
         """The interfaces that a balancer of any version hangs on."""
@@ -259,6 +266,7 @@ class Examiner(Closing):
                 self._forget(repair)
             case "jit":
                 surroundings.set_setting("net/core/bpf_jit_enable", "1")
+                self._trial = None
         return ""
 
     def _forget(self, repair: Repair) -> None:
@@ -270,6 +278,7 @@ class Examiner(Closing):
     @_asked
     def settle(self) -> None:
         """Wait a moment for the answers of next hops that are asked for."""
+        self._neighbours = {}
         deadline = time.monotonic() + _ANSWERED_WITHIN_S
         with Events() as events:
             while self._is_asking() and (left := deadline - time.monotonic()) > 0:
