@@ -52,11 +52,17 @@ def examiner(lab: Lab, where: str = "b") -> Iterator[Quick]:
 
 
 def wrong(lab: Lab, *interfaces: str) -> dict[tuple[str, str], dict[str, Any]]:
-    """What ``doctor --json`` would say, but for what passes, by scope and name."""
+    """What ``doctor --json`` would say is wrong with what the test has made, by scope and name."""
     with examiner(lab) as asked:
         found = examine(asked, interfaces)
     checks = json.loads(to_json(found, (), lab.balancer))["checks"]
-    return {(it["scope"], it["name"]): it for it in checks if it["result"] != "pass"}
+    return {(it["scope"], it["name"]): it for it in checks if is_wrong(it)}
+
+
+def is_wrong(check: dict[str, Any]) -> bool:
+    """Whether something is wrong that does not depend on the machine that the tests run on."""
+    is_made = check["scope"] != "machine" or check["name"] in {"firewall", "leftovers"}
+    return is_made and check["result"] != "pass"
 
 
 def results(lab: Lab, *interfaces: str) -> dict[tuple[str, str], str]:
@@ -88,7 +94,8 @@ OF_BALANCER = "balancer balancer"
 
 def test_the_command_tells_whether_up_would_work(lab: Lab, tmp_path: Path) -> None:
     done = lab.xdplb("doctor", "--iface", "balancer")
-    assert "0 failed, 0 warned" in done.stdout
+    assert "0 failed" in done.stdout
+    assert "ok    program           compiles, and the kernel takes it" in done.stdout
     assert "native mode is possible" in done.stdout
     (tmp_path / "bcc.py").write_text("class Lattice: pass")
     words = ("--netns", lab.balancer, "doctor", "--json")
@@ -150,7 +157,7 @@ def test_a_wrong_peer_is_named_and_mended(lab: Lab) -> None:
     answer = json.loads(done.stdout)
     (fixed,) = answer["fixed"]
     assert (fixed["name"], fixed["problem"]) == ("peer", None)
-    assert {item["result"] for item in answer["checks"]} == {"pass"}
+    assert not any(is_wrong(item) for item in answer["checks"])
     exchange(client, server, b"well again", 53)
     typed(fixed["fix"]["undo"])
     assert [*wrong(lab)] == [(OF_INTERFACE, "peer")]

@@ -67,7 +67,12 @@ def test_a_host_that_does_not_answer_arp_for_the_service_fails(
         "net/ipv4/conf/all/arp_ignore": everywhere,
         "net/ipv4/conf/eth0/arp_ignore": here,
     }
-    assert one(up, "address").result is result
+    item = one(up, "address")
+    assert item.result is result
+    if result is FAIL:
+        assert item.opinion.fix is not None
+        where = "all" if here == "0" else "eth0"
+        assert item.opinion.fix.command == f"sysctl -w net/ipv4/conf/{where}/arp_ignore=0"
 
 
 def test_nat_ports_that_the_host_takes_are_found_with_what_keeps_it_off() -> None:

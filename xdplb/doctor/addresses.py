@@ -24,7 +24,10 @@ _MOST_NAMED: Final = 5
 
 
 def address(
-    item: Address, owner: Owner, on: Mapping[int, str], arp_ignore: Mapping[str, int]
+    item: Address,
+    owner: Owner,
+    on: Mapping[int, str],
+    arp_ignore: Mapping[str, Mapping[str, int]],
 ) -> Opinion:
     """Whether packets to an address of the balancer come here.
 
@@ -32,7 +35,7 @@ def address(
         item: The address.
         owner: Who has it.
         on: The balancer's interfaces, by their indexes.
-        arp_ignore: The setting of that name of each of them.
+        arp_ignore: The settings of that name that count for each of them, by the interface's name.
     """
     if owner.is_duplicate or (owner.other and owner.interface):
         return bad(
@@ -41,15 +44,14 @@ def address(
         )
     if not owner.interface:
         return _absent(item, owner, next(iter(on.values())))
-    deaf = [name for name in on.values() if _is_deaf(arp_ignore.get(name, 0), owner, on)]
-    if item.version == IPV4 and deaf:
-        name = deaf[0]
-        setting = f"net/ipv4/conf/{name}/arp_ignore"
-        return bad(
-            f"nobody who asks on {name} hears who has {item}: {setting} is {arp_ignore[name]}",
-            Fix(f"sysctl -w {setting}=0", f"sysctl -w {setting}={arp_ignore[name]}"),
-            hint="net.ipv4.conf.all.arp_ignore counts, too: the larger of the two",
-        )
+    for name in on.values():
+        settings = {key: value for key, value in arp_ignore.get(name, {}).items() if value}
+        if item.version == IPV4 and _is_deaf(max(settings.values(), default=0), owner, on):
+            words = " ".join(f"{key}={value}" for key, value in settings.items())
+            return bad(
+                f"nobody who asks on {name} hears who has {item}: {words}",
+                Fix(f"sysctl -w {' '.join(f'{key}=0' for key in settings)}", f"sysctl -w {words}"),
+            )
     return good(f"{item} is on {owner.interface}")
 
 

@@ -130,10 +130,10 @@ def drops(verdicts: Mapping[str, int]) -> list[Opinion]:
 
 def agent(case: Case, agents: Collection[str], problems: Sequence[str]) -> Opinion:
     """Whether somebody does the checks that are asked for."""
-    if problems:
-        return bad(problems[0], hint="'xdplb run' refuses to start without")
     if set(agents) & set(case.names):
         return good("'xdplb run' looks after it")
+    if problems:
+        return bad(problems[0], hint="'xdplb run' refuses to start without")
     if not any(service.health is not None for service in case.running.state.services):
         return good("no 'xdplb run', and no service asks for checks")
     return poor(

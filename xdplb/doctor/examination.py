@@ -220,17 +220,15 @@ def _addresses(
     """The addresses of services and for NAT."""
     mine = tuple(dict.fromkeys(it for side in case.running.state.sides for it in side.addresses))
     owners = examiner.owners(mine, tuple(on))
-    everywhere = _number(examiner.setting("net/ipv4/conf/all/arp_ignore"))
     ignore = {
-        name: max(everywhere, _number(examiner.setting(f"net/ipv4/conf/{name}/arp_ignore")))
+        name: {
+            setting: int(examiner.setting(setting) or 0)
+            for setting in (f"net/ipv4/conf/{it}/arp_ignore" for it in ("all", name))
+        }
         for name in on.values()
     }
     for item in mine:
         findings.add("address", scope, addresses.address(item, owners[item], on, ignore))
-
-
-def _number(text: str | None) -> int:
-    return int(text or 0)
 
 
 def _problems(examiner: Examiner, case: Case) -> list[str]:

@@ -7,16 +7,18 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 from xdplb.doctor.evidence import Trial
-from xdplb.errors import BccMissingError, KernelError
+from xdplb.errors import BccMissingError, KernelError, surroundings
 from xdplb.flags import flags
-from xdplb.kernel import libbpf
+from xdplb.kernel import libbpf, program, tables
 from xdplb.model import Backend, Mode, PortRange, Protocol
 from xdplb.plan import Facts, Hop, Port, make_plan
 from xdplb.request import simple_request
-from xdplb.startup import describe
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from xdplb.kernel.machine import Machine
+    from xdplb.plan import Plan
 
 _FLOWS: Final = 1024
 _SERVICES: Final = {ip_address("192.0.2.1"): "192.0.2.2", ip_address("2001:db8::1"): "2001:db8::2"}
@@ -52,13 +54,31 @@ def load_once(machine: Machine) -> Trial:
         for version in request.versions
     ]
     try:
-        code = machine.compile({plan.version: flags(plan, shares_ports=True) for plan in plans})
-        fd = machine.load(code, plans, describe(plans, machine.namespace(), ()), None)
+        fd = _load(machine, plans)
     except BccMissingError:
         return Trial(problem="not tried: there is no compiler")
     except KernelError as error:
         return Trial(problem=f"{error}", hint=error.hint)
+    except OSError as error:
+        if surroundings(error):
+            raise
+        return Trial(
+            problem=f"the kernel does not make the program's maps: {error.strerror}",
+            hint="a container's seccomp profile may forbid it, or the kernel's lockdown",
+        )
     try:
         return Trial(is_compiled=libbpf.program_info(fd)[0].jited_prog_len > 0)
     finally:
         os.close(fd)
+
+
+def _load(machine: Machine, plans: Sequence[Plan]) -> int:
+    """Compile and load, but without what makes a balancer of it."""
+    code = machine.compile({plan.version: flags(plan, shares_ports=True) for plan in plans})
+    maps = tables.create(plans, code, None)
+    try:
+        for plan in plans:
+            tables.fill(maps.of(plan.version), plan)
+        return program.load(code, maps)
+    finally:
+        maps.close()
