@@ -211,7 +211,10 @@ def test_a_dead_backend_and_one_that_is_not_there_are_named(lab: Lab) -> None:
 
 
 def test_next_hops_that_nobody_keeps_and_leftovers_are_mended(lab: Lab) -> None:
+    """Also one that somebody else had the kernel keep when the balancer was started."""
+    inside(lab, "b", f"ip neighbour add {BACKEND} dev balancer managed")
     lab.up(backends=(BACKEND,))
+    wait_for(lambda: lab.status()["services"][0]["backends"][0]["mac"])
     (before,) = lab.ip("b", "neighbour show").splitlines()
     left = f"ip neighbour replace {LEFT} dev balancer managed protocol 120"
     inside(lab, "b", f"ip neighbour del {BACKEND} dev balancer", left)

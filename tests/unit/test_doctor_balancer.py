@@ -200,6 +200,12 @@ def test_a_way_that_is_not_the_balancers_is_found(
     assert says in item.opinion.reason
 
 
+def test_no_next_hop_is_asked_for_where_the_way_is_not_the_balancers(up: FakeExaminer) -> None:
+    up.routes[BACKEND] = Route(Way(5, BACKEND), "eth5", None, 1500)
+    up.hops[BACKEND] = None
+    assert found(up, "next-hop") == []
+
+
 OTHER_MAC = bytes.fromhex("020000000099")
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from xdplb.doctor import addresses, backend, balancer, host, interface, native
 from xdplb.doctor.collecting import Findings
-from xdplb.doctor.findings import BACKEND, Done
+from xdplb.doctor.findings import BACKEND, Done, Result
 from xdplb.doctor.interface import UNUSED, Use
 from xdplb.errors import XdplbError
 from xdplb.model import Mode
@@ -244,7 +244,7 @@ def _problems(examiner: Examiner, case: Case) -> list[str]:
 def _backends(examiner: Examiner, case: Case, on: Mapping[int, str], findings: Findings) -> None:
     """Each backend once, whatever number of services it answers."""
     one_way = {
-        (service.dialled, service.protocol): service.one_way
+        (service.dialled, service.protocol, service.ports): service.one_way
         for service in case.running.state.services
     }
     by_address: dict[Address, list[BackendStatus]] = {}
@@ -253,8 +253,8 @@ def _backends(examiner: Examiner, case: Case, on: Mapping[int, str], findings: F
         for item in service.backends:
             address = item.backend.address
             by_address.setdefault(address, []).append(item)
-            answers = not one_way.get((service.address, service.protocol), False)
-            is_one_way[address] = is_one_way.get(address, True) and not answers
+            place = (service.address, service.protocol, service.ports)
+            is_one_way[address] = is_one_way.get(address, True) and one_way.get(place, False)
     release = _or_none(examiner.kernel)
     is_kept = release is None or host.keeps_next_hops(release)
     for address, items in by_address.items():
@@ -274,8 +274,9 @@ def _way(  # noqa: PLR0913 - all that the way depends on
 ) -> None:
     with findings.guard("route", scope):
         route = examiner.route(item.backend.address)
-        findings.add("route", scope, backend.route(item, route, indexes))
-        if route.way is None:
+        judged = backend.route(item, route, indexes)
+        findings.add("route", scope, judged)
+        if route.way is None or judged.result is Result.FAIL:
             return
         way, name = route.way, route.interface
         findings.check(

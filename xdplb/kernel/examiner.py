@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import time
+from contextlib import suppress
 from functools import wraps
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
@@ -13,7 +14,7 @@ from pyroute2.ethtool.ioctl import EthtoolError
 from pyroute2.netlink.exceptions import NetlinkError
 
 from xdplb.doctor.evidence import Case, Hanging, Leftover, Route
-from xdplb.errors import NotReadyError, PrivilegeError, XdplbError
+from xdplb.errors import NotReadyError, PrivilegeError, TableError, XdplbError
 from xdplb.kernel import libbpf, netns, offloads, program, surroundings, trial, veth, views
 from xdplb.kernel.closing import Closing
 from xdplb.kernel.events import Events
@@ -116,16 +117,21 @@ class Examiner(Closing):
     @_asked
     def leftovers(self) -> tuple[Leftover, ...]:
         """Next hops that a killed command has left managed."""
+        machine = self._machine
         wanted = {
             (item.ifindex, item.address)
-            for found in self._machine.found()
+            for found in machine.found()
             for item in found.restore
             if item.what == "neighbour"
         }
+        hops: set[Address] = set()
+        with suppress(TableError):  # a balancer of another version, as another check says
+            records = (every for item in machine.running() for every in item.records.values())
+            hops = {record.next_hop for every in records for record in every}
         return tuple(
             Leftover(index, netns.interface_name(index) or f"{index}", address)
             for index, address in self._network.managed()
-            if (index, f"{address}") not in wanted
+            if (index, f"{address}") not in wanted and address not in hops
         )
 
     # Of an interface
