@@ -9,6 +9,7 @@ import click
 
 from xdplb import source
 from xdplb.balancer import Balancer
+from xdplb.cli import completion
 from xdplb.cli.params import json_option
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ _COLOURS = {"pass": "green", "warn": "yellow", "fail": "red"}
 
 @click.command()
 @click.option(
-    "--iface", "ifaces", metavar="NAME", multiple=True,
+    "--iface", "ifaces", metavar="NAME", multiple=True, shell_complete=completion.interfaces,
     help="Look at this interface, used or not. Repeat it.  [default: those of all balancers]",
 )  # fmt: skip
 @click.option(
