@@ -57,6 +57,11 @@ class Around:
         """Whether an agent looks after the balancer."""
         return any(item is not None and item.has_agent for item in self.presences.values())
 
+    def carries(self, index: int, program_id: int) -> bool:
+        """Whether an interface carries a program."""
+        there = self.presences.get(index)
+        return there is not None and there.program_id == program_id
+
 
 def warnings(status: BalancerStatus, state: State, around: Around) -> tuple[Advice, ...]:
     """What a person should know of, the worst first.

@@ -234,8 +234,10 @@ class Usage:
         flows: Flows that have not timed out, by backend number.
         traffic: What has gone to and come from each, by backend number.
         shares: Entries of the Maglev table, by backend number.
+        records: Flows that have a record, also those that have timed out.
     """
 
     flows: dict[int, int]
     traffic: Mapping[int, StatsRecord]
     shares: dict[int, int]
+    records: int = 0

@@ -304,11 +304,31 @@ class ServiceStatus:
 
 @dataclass(frozen=True, slots=True)
 class InterfaceStatus:
-    """One interface that carries the program."""
+    """One interface of a running balancer.
+
+    Attributes:
+        attached: It carries the program; else it has gone, or carries another one.
+    """
 
     name: str
     index: int
     mode: Mode
+    attached: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class MapStatus:
+    """How full one of the program's maps is.
+
+    Attributes:
+        version: The IP version that it is for.
+        name: Its name in the kernel.
+    """
+
+    version: int
+    name: str
+    entries: int
+    capacity: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,6 +339,7 @@ class BalancerStatus:
         program_tag: The kernel's hash of the program.
         verdicts: Packets by verdict, in the program's order.
         warnings: What a person should know of.
+        maps: Those that can become full.
     """
 
     interfaces: tuple[InterfaceStatus, ...]
@@ -332,6 +353,7 @@ class BalancerStatus:
     nat_ports_total: int
     verdicts: dict[str, int] = field(default_factory=dict)
     warnings: tuple[Advice, ...] = ()
+    maps: tuple[MapStatus, ...] = ()
 
     @property
     def backends(self) -> tuple[BackendStatus, ...]:

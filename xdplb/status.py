@@ -7,7 +7,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from xdplb import advice
-from xdplb.model import Backend, BackendStatus, BalancerStatus, InterfaceStatus, ServiceStatus
+from xdplb.model import (
+    Backend,
+    BackendStatus,
+    BalancerStatus,
+    InterfaceStatus,
+    MapStatus,
+    ServiceStatus,
+)
 from xdplb.plan import backend_state
 from xdplb.wire import NO_TRAFFIC, BackendCode
 
@@ -28,6 +35,7 @@ class _Side:
     services: tuple[ServiceStatus, ...]
     flows: int
     nat_ports: int
+    maps: tuple[MapStatus, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +65,12 @@ def read(machine: Machine, running: Running) -> BalancerStatus:
     names = [machine.interface_name(item.index) or item.name for item in state.interfaces]
     sides = [_side(machine, running, side, names) for side in state.sides]
     flows = sum(side.flows for side in sides)
+    around = _around(machine, running)
     status = BalancerStatus(
         interfaces=tuple(
-            InterfaceStatus(name, item.index, item.mode)
+            InterfaceStatus(
+                name, item.index, item.mode, attached=around.carries(item.index, running.program_id)
+            )
             for name, item in zip(names, state.interfaces, strict=True)
         ),
         program_id=running.program_id,
@@ -71,8 +82,9 @@ def read(machine: Machine, running: Running) -> BalancerStatus:
         nat_ports_used=flows,
         nat_ports_total=sum(side.nat_ports for side in sides),
         verdicts=verdicts,
+        maps=tuple(item for side in sides for item in side.maps),
     )
-    return replace(status, warnings=advice.warnings(status, state, _around(machine, running)))
+    return replace(status, warnings=advice.warnings(status, state, around))
 
 
 def _around(machine: Machine, running: Running) -> advice.Around:
@@ -114,6 +126,10 @@ def _side(machine: Machine, running: Running, side: Side, names: Sequence[str]) 
         ),
         flows=sum(usage.flows.values()),
         nat_ports=sum(count for _, count in ports),
+        maps=(
+            MapStatus(side.version, "reverse_lookup", usage.records, running.state.capacity),
+            MapStatus(side.version, "backends", len(records), side.room),
+        ),
     )
 
 

@@ -218,7 +218,8 @@ def test_a_full_index_is_counted_by_its_own_name() -> None:
 def _live(balancer: Loaded) -> Counter[int]:
     plan = balancer.plan
     running = Running(0, "", describe([plan], 0, (), {}), {plan.version: plan.records})
-    return counting.flows_by_backend(balancer.maps, running, clock.ticks())
+    owners = counting.owners(balancer.maps, running)
+    return counting.flows_by_backend(owners, plan.version, running, clock.ticks())
 
 
 def test_live_flows_are_counted_by_backend_and_idle_ones_are_not() -> None:

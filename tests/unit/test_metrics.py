@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from importlib import metadata
 from ipaddress import ip_address
 from pathlib import Path
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import xdplb
@@ -17,6 +19,7 @@ from xdplb.model import (
     BalancerStatus,
     Hash,
     InterfaceStatus,
+    MapStatus,
     Mode,
     PortRange,
     Protocol,
@@ -38,7 +41,7 @@ BACKENDS = (
 STATUS = BalancerStatus(
     interfaces=(
         InterfaceStatus("eth0", 2, Mode.NATIVE),
-        InterfaceStatus("eth1", 3, Mode.NATIVE),
+        InterfaceStatus("eth1", 3, Mode.GENERIC, attached=False),
     ),
     program_id=31,
     program_tag="0123456789abcdef",
@@ -53,6 +56,7 @@ STATUS = BalancerStatus(
     nat_ports_used=7,
     nat_ports_total=500,
     verdicts={"forward": 10, "return": 9, "pass_socket": 2, "drop_no_port": 4},
+    maps=(MapStatus(4, "reverse_lookup", 8, 1000), MapStatus(4, "backends", 2, 256)),
 )
 ON = "eth0,eth1"
 SERVICE = {
@@ -62,6 +66,11 @@ SERVICE = {
     "protocol": "udp",
     "ports": "53",
 }
+
+
+@pytest.fixture
+def bcc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metadata, "version", {"bcc": "0.26.0"}.__getitem__)
 
 
 def samples(*balancers: BalancerStatus) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -82,9 +91,29 @@ def test_the_balancer_is_told() -> None:
     assert value("xdplb_flows_capacity", interfaces=ON) == 1000
     assert value("xdplb_nat_ports_used", interfaces=ON) == 7
     assert value("xdplb_nat_ports_capacity", interfaces=ON) == 500
-    assert value("xdplb_interface_up", interfaces=ON, interface="eth1", mode="native") == 1
+    assert value("xdplb_interface_up", interfaces=ON, interface="eth0", mode="native") == 1
+    assert value("xdplb_interface_up", interfaces=ON, interface="eth1", mode="generic") == 0
+
+
+@pytest.mark.usefixtures("bcc")
+def test_the_build_is_told_with_the_compiler_that_is_there() -> None:
     build = {"version": "0.1.0", "program_tag": "0123456789abcdef"}
-    assert value("xdplb_build_info", interfaces=ON, **build) == 1
+    assert value("xdplb_build_info", interfaces=ON, **build, bcc="0.26.0") == 1
+
+
+def test_a_machine_without_bcc_has_no_version_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    assert 'bcc=""' in text([STATUS])
+
+
+def test_maps_that_can_become_full_say_how_full_they_are() -> None:
+    place = {"interfaces": ON, "ip_version": "4", "map": "reverse_lookup"}
+    assert value("xdplb_map_entries", **place) == 8
+    assert value("xdplb_map_capacity", **place) == 1000
+    assert value("xdplb_map_entries", **{**place, "map": "backends"}) == 2
 
 
 def test_what_became_of_packets_is_counted_by_its_name() -> None:

@@ -19,6 +19,7 @@ from xdplb.model import (
     Clients,
     ClientStatus,
     Hash,
+    MapStatus,
     Mode,
     OnDown,
     PortRange,
@@ -277,3 +278,25 @@ def test_the_clients_are_those_of_every_balancer(machine: FakeMachine) -> None:
     assert Balancer(machine).clients(2) == [Clients(9, machine.busiest.first[:2])]
     machine.balancers = []
     assert Balancer(machine).clients(2) == []
+
+
+def test_status_says_how_full_the_maps_are(machine: FakeMachine) -> None:
+    machine.usages[IPV4] = replace(machine.usages[IPV4], records=9)
+    Balancer(machine).up(request())
+    machine.run_on()
+    (status,) = Balancer(machine).status()
+    flows, backends = status.maps
+    assert flows == MapStatus(IPV4, "reverse_lookup", 9, status.capacity)
+    assert (backends.name, backends.entries) == ("backends", 2)
+    assert backends.capacity == machine.balancers[0].state.sides[0].room
+
+
+def test_status_says_which_interface_does_not_carry_the_program(machine: FakeMachine) -> None:
+    Balancer(machine).up(request(interfaces=("eth0", "eth1")))
+    machine.run_on()
+    (status,) = Balancer(machine).status()
+    assert [item.attached for item in status.interfaces] == [True, True]
+    machine.programs[2] = replace(machine.programs[2], program_id=7)
+    del machine.programs[3]
+    (status,) = Balancer(machine).status()
+    assert [item.attached for item in status.interfaces] == [False, False]

@@ -15,7 +15,7 @@ from xdplb.model import IPV4, IPV6, Clients, ClientStatus
 from xdplb.wire import FlowCode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from xdplb.facts import Running
     from xdplb.kernel.program import Maps
@@ -41,19 +41,37 @@ _CLIENT: Final = {IPV4: _Word("I", 4, 24), IPV6: _Word("Q", 8, 24)}
 _OTHER_HALF: Final = {IPV4: b"", IPV6: bytes(8)}
 
 
-def flows_by_backend(maps: Maps, running: Running, now: int) -> Counter[int]:
-    """Count the flows that have not timed out, by backend number; a million take 0.1 s.
+def owners(maps: Maps, running: Running) -> Counter[int]:
+    """How often each owner word occurs in ``reverse_lookup``; a million take 0.1 s.
 
     Args:
         maps: The balancer's, of one IP version.
-        running: What it knows of itself, for the timeouts.
-        now: The time in ticks.
+        running: What it knows of itself.
     """
     words: Counter[int] = Counter()
-    with _column(maps, running, _OWNER) as owners:
-        for part in _parts(owners):
+    with _column(maps, running, _OWNER) as column:
+        for part in _parts(column):
             words.update(part)
-    backend_of = _backend_of(maps.version, running, now)
+    return words
+
+
+def records_in_use(words: Mapping[int, int]) -> int:
+    """How many flows have a record, also those that have timed out; of what ``owners`` gives."""
+    return sum(count for word, count in words.items() if word >> 48 & 0xFF != FlowCode.FREE)
+
+
+def flows_by_backend(
+    words: Mapping[int, int], version: int, running: Running, now: int
+) -> Counter[int]:
+    """Count the flows that have not timed out, by backend number.
+
+    Args:
+        words: What ``owners`` gives.
+        version: The IP version.
+        running: What the balancer knows of itself, for the timeouts.
+        now: The time in ticks.
+    """
+    backend_of = _backend_of(version, running, now)
     live: Counter[int] = Counter()
     for word, count in words.items():
         backend = backend_of(word)
@@ -75,12 +93,12 @@ def flows_by_client(maps: Maps, running: Running, now: int, limit: int) -> Clien
     is_live: dict[int, bool] = {}
     live: Counter[int] = Counter()
     word = _CLIENT[maps.version]
-    with _column(maps, running, _OWNER) as owners, _column(maps, running, word) as clients:
-        for owned, found in zip(_parts(owners), _parts(clients), strict=True):
+    with _column(maps, running, _OWNER) as owned, _column(maps, running, word) as clients:
+        for owner, found in zip(_parts(owned), _parts(clients), strict=True):
             is_live.update(
-                (item, backend_of(item) is not None) for item in set(owned) - is_live.keys()
+                (item, backend_of(item) is not None) for item in set(owner) - is_live.keys()
             )
-            live.update(compress(found, map(is_live.__getitem__, owned)))
+            live.update(compress(found, map(is_live.__getitem__, owner)))
     rest = _OTHER_HALF[maps.version]
     return Clients(
         total=len(live),

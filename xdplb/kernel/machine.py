@@ -436,10 +436,12 @@ class Machine(Closing):
         """The counters of a running balancer for one IP version."""
         with self._maps(running.program_id) as every:
             maps = every.of(version)
+            owners = counting.owners(maps, running)
             return Usage(
-                flows=dict(counting.flows_by_backend(maps, running, clock.ticks())),
+                flows=dict(counting.flows_by_backend(owners, version, running, clock.ticks())),
                 traffic=_traffic(maps, running),
                 shares=dict(tables.read_shares(maps, running.state)),
+                records=counting.records_in_use(owners),
             )
 
     def clients(self, running: Running, limit: int) -> Clients:
