@@ -27,6 +27,10 @@ GOOD = [
     LEAST + 'protocol = ["udp", "tcp"]\nports = [53, "54", "55-56"]\n',
     LEAST + "nat-addresses = []\nclients = []\n",
     BALANCER + "nat-ports = [2000]\nmax-client-flows = 0\n" + SERVICE,
+    LEAST + "[agent]\n",
+    LEAST + '[agent]\nlisten = "127.0.0.1:9170"\n',
+    LEAST + '[agent]\nlisten = "[2001:db8::1]:9170"\nallow-remote = true\n',
+    LEAST + '[agent]\nlisten = "/run/xdplb/agent.sock"\n',
 ]
 """Files without a mistake."""
 
@@ -35,6 +39,10 @@ BAD_FOR_BOTH = [
     (LEAST + "one_way = true\n", "service[0].one_way", "is no key", "did you mean one-way?"),
     (LEAST + '"a b" = 1\n', 'service[0]."a b"', "is no key", "known are"),
     (LEAST + "[limits]\n", "limits", "is no key that is known here", "known are balancer, service"),
+    (LEAST + "[agent]\nport = 9170\n", "agent.port", "is no key", "known are listen"),
+    (LEAST + "[agent]\nlisten = 9170\n", "agent.listen", "9170 is not text", "127.0.0.1:9170"),
+    (LEAST + '[agent]\nlisten = "9170"\n', "agent.listen", "is not an IP address", "127.0.0.1"),
+    (LEAST + '[agent]\nlisten = "127.0.0.1"\n', "agent.listen", "has no port", "127.0.0.1:9170"),
     (SERVICE, "balancer", "is missing", "begin it with [balancer]"),
     (BALANCER, "service", "is missing", "begin each with [[service]]"),
     ("[balancer]\n" + SERVICE, "balancer.interfaces", "is missing", 'interfaces = ["eth0"]'),
@@ -125,6 +133,19 @@ _WEB = '[[service]]\nname = "web"\naddress = "192.0.2.1"\nports = [80]\n' + BACK
 
 BAD = [
     *BAD_FOR_BOTH,
+    (
+        LEAST + '[agent]\nlisten = "0.0.0.0:9170"\n',
+        "agent.listen",
+        "nobody is asked for a password",
+        "allow-remote = true does it",
+    ),
+    (
+        LEAST + "[agent]\nallow-remote = true\n",
+        "agent.allow-remote",
+        "is said, and not where",
+        "listen",
+    ),
+    (LEAST + '[agent]\nlisten = "[::1]:0"\n', "agent.listen", "0 is out of range", "127.0.0.1"),
     (LEAST + 'address = "192.0.2.300"\n', "service[0].address", "is not an IP address", "192.0"),
     (LEAST + 'address = "::1"\n', "service[0].address", "is a loopback address", "one host"),
     (LEAST + 'address = ["fe80::1%eth0"]\n', "service[0].address[0]", "it has a zone", "one host"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -14,6 +15,7 @@ from fake_machine import MAC, service
 
 from xdplb import live
 from xdplb.agent import reconciling, watching
+from xdplb.agent.agent import STUCK_S
 from xdplb.balancer import Balancer
 from xdplb.checks import BelowMinimum, Health, TcpCheck
 from xdplb.errors import (
@@ -573,6 +575,80 @@ def test_states_that_somebody_changed_in_between_are_left_alone() -> None:
     )
     assert after is not None
     assert stage.states == ["drain", "down"]
+
+
+def test_it_reports_who_is_well_and_why_not() -> None:
+    async def course(stage: Stage) -> None:
+        stage.failing = {A}
+        await stage.passes(5)
+        report = stage.agent.report()
+        assert (report.alive, report.runs, report.interfaces) == (True, True, ("eth0",))
+        assert report.summary == "1 service, 1 of 2 backends up"
+        first, second = report.watched
+        assert [(it.service.name, f"{it.backend}") for it in report.watched] == [("", A), ("", B)]
+        assert (first.healthy, first.reason, second.healthy) == (False, "no answer", True)
+        assert first.timings is not None
+        assert first.timings.failures > 1
+        assert first.since is not None
+        assert 3 <= time.time() - first.since <= 6  # of the clock that jumps
+
+    play(Stage(wanted()), course)
+
+
+def test_it_reports_what_the_traffic_says_of_a_backend_that_is_not_asked() -> None:
+    async def course(stage: Stage) -> None:
+        await stage.passes(1)
+        watched = stage.agent.report().watched
+        assert [(it.healthy, it.timings, it.since) for it in watched] == [(True, None, None)] * 2
+
+    play(Stage(wanted(health=TRAFFIC)), course)
+
+
+def test_it_reports_whether_the_file_was_taken() -> None:
+    async def course(stage: Stage) -> None:
+        await stage.passes(1)
+        first = stage.agent.report().reload
+        assert first is not None
+        assert (first.success, abs(time.time() - first.at) < 60) == (True, True)
+        stage.machine.fail["change"] = [TableError("no")]
+        stage.wanted = wanted(A, B, C)
+        for success in (False, True):
+            stage.hup()
+            await stage.passes(1)
+            reload = stage.agent.report().reload
+            assert reload is not None
+            assert reload.success is success
+            assert reload.at >= first.at
+
+    play(Stage(wanted()), course)
+
+
+def test_without_a_file_it_reports_of_none_and_without_a_balancer_of_nobody() -> None:
+    async def course(stage: Stage) -> None:
+        await stage.passes(1)
+        stage.hup()
+        await stage.passes(1)
+        assert stage.agent.report().reload is None
+        Balancer(stage.machine).down()
+        await stage.passes(3)
+        report = stage.agent.report()
+        assert (report.alive, report.runs, report.watched) == (True, False, ())
+        assert report.interfaces == ("eth0",)
+
+    stage = Stage()
+    stage.up(wanted())
+    play(stage, course)
+
+
+def test_it_is_not_well_while_a_step_takes_too_long() -> None:
+    async def course(stage: Stage) -> None:
+        await stage.passes(1)
+        stage.agent._turned -= STUCK_S  # noqa: SLF001 - as if a step had begun then
+        assert not stage.agent.report().alive
+        await stage.passes(2)
+        assert stage.agent.report().alive
+
+    play(Stage(wanted()), course)
 
 
 def request_of(stage: Stage) -> Request:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from config_texts import BACKEND, BAD, BALANCER, GOOD, HEALTH, LEAST, write
 
 from xdplb.checks import DnsCheck, ExecCheck, Health, HttpCheck, UdpCheck
-from xdplb.config import load, problems
+from xdplb.config import load, load_listen, problems
 from xdplb.config.files import EXAMPLE
 from xdplb.errors import InvalidValueError
+from xdplb.listen import Listen
 from xdplb.model import Backend, BackendState, Endpoint, PortRange, Protocol, Reservation
 from xdplb.request import Request, Service
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from xdplb.checks import Check
 
 TEN, TEN6 = ip_address("192.0.2.10"), ip_address("2001:db8::10")
@@ -94,6 +94,27 @@ def test_a_backend_may_be_asked_to_drain(tmp_path: Path) -> None:
 )
 def test_health_has_the_check_that_it_names(tmp_path: Path, text: str, check: Check | None) -> None:
     assert load(write(tmp_path, HEALTH + text)).services[0].health == Health(check)
+
+
+@pytest.mark.parametrize(
+    ("text", "listen"),
+    [
+        ("", None),
+        ("[agent]", None),
+        ('[agent]\nlisten = "[::1]:9170"', Listen(Endpoint(ip_address("::1"), 9170))),
+        ('[agent]\nlisten = "/run/agent.sock"', Listen(Path("/run/agent.sock"))),
+        (
+            '[agent]\nlisten = "192.0.2.1:80"\nallow-remote = true',
+            Listen(Endpoint(ip_address("192.0.2.1"), 80), allow_remote=True),
+        ),
+    ],
+)
+def test_a_file_may_say_where_the_agent_is_spoken_to(
+    tmp_path: Path, text: str, listen: Listen | None
+) -> None:
+    path = write(tmp_path, LEAST + text)
+    assert load_listen(path) == listen
+    assert load(path) == load(write(tmp_path, LEAST))  # and the balancer is the same
 
 
 @pytest.mark.parametrize(("text", "key", "reason", "hint"), BAD)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from bisect import bisect_left
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -15,6 +17,7 @@ from xdplb.errors import InvalidValueError, PrivilegeError
 from xdplb.health import monitor as module
 from xdplb.health.monitor import Event, Monitor, Watched
 from xdplb.health.target import ProbeFailed, Target
+from xdplb.health.timing import BOUNDS_S
 from xdplb.model import Protocol
 
 if TYPE_CHECKING:
@@ -303,6 +306,33 @@ def test_what_cannot_be_watched_changes_nothing(monkeypatch: pytest.MonkeyPatch)
             peers.monitor.update([watched("B"), watched("C", Health(check=IcmpCheck()))])
         await asyncio.sleep(1)
         assert peers.asked == [("A", 0)]
+
+    run(main)
+
+
+def test_how_long_answers_took_is_counted_by_backend() -> None:
+    async def main(peers: Peers) -> None:
+        free = peers.hanging["A"] = asyncio.Event()
+        peers.failing["B"] = "connection refused"
+        unasked = watched("C", Health(check=None))
+        peers.monitor.update([watched("A"), watched("B"), unasked])
+        asyncio.get_running_loop().call_later(0.3, free.set)
+        await asyncio.sleep(19)
+        first, second = peers.monitor.timings("A"), peers.monitor.timings("B")
+        assert first is not None
+        assert second is not None
+        assert first.counts[bisect_left(BOUNDS_S, 0.3)] == 1
+        assert (first.counts[0], sum(first.counts), first.failures) == (1, 2, 0)
+        assert first.total_s == pytest.approx(0.3)
+        assert (sum(second.counts), second.failures) == (2, 2)
+        assert peers.monitor.timings("C") is None
+        assert peers.monitor.timings("D") is None
+        peers.monitor.update([watched("A", replace(HEALTH, interval=5)), unasked])
+        await asyncio.sleep(1)
+        kept = peers.monitor.timings("A")
+        assert kept is not None
+        assert sum(kept.counts) == 3  # counters go on when a check is another one
+        assert sum(first.counts) == 2  # and what was given away is a copy
 
     run(main)
 

@@ -11,7 +11,7 @@ import logging
 import signal
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-from xdplb.agent import reconciling, watching
+from xdplb.agent import reconciling, reporting, watching
 from xdplb.errors import BusyError, XdplbError, surroundings
 from xdplb.health.monitor import Monitor
 from xdplb.health.probes import require
@@ -112,6 +112,7 @@ class Agent:
         self._ours: frozenset[Key] = frozenset()
         self._held: frozenset[Key] = frozenset()
         self._said: dict[str, str] = {}
+        self._reloaded: reporting.Reload | None = None
 
     async def run(self) -> None:
         """Look after the balancer until a signal comes.
@@ -140,9 +141,13 @@ class Agent:
         """Tell the watchdog that the loop goes round, also while a step takes its time."""
         loop = asyncio.get_running_loop()
         while self._notifier.watchdog_s:
-            if loop.time() - self._turned < STUCK_S:
+            if self._is_turning(loop.time()):
                 self._notifier.alive()
             await asyncio.sleep(self._notifier.watchdog_s / BEATS)
+
+    def _is_turning(self, now: float) -> bool:
+        """Whether the loop goes round; before it begins, nothing is wrong either."""
+        return now - self._turned < STUCK_S
 
     async def _live(self) -> None:
         """Wait for whatever comes first, and do what follows."""
@@ -169,7 +174,9 @@ class Agent:
         if self._reload.is_set():
             self._reload.clear()
             self._said.pop("reload", None)  # each one is answered
-            await self._guarded("reload", self._load_again)
+            done = await self._guarded("reload", self._load_again)
+            if self._read is not None:
+                self._reloaded = reporting.Reload(done)
         if self._network_changed.is_set():
             self._network_changed.clear()
             if not await self._guarded("network", self._follow):
@@ -280,6 +287,7 @@ class Agent:
             self._awaited = wanted
         else:
             await self._start(wanted)
+        self._reloaded = reporting.Reload(success=True)
 
     async def _start(self, wanted: Request) -> None:
         """Make run what the file says, for the first time."""
@@ -443,6 +451,22 @@ class Agent:
         every = list(watching.members(self._runs))
         up = sum(backend.state is not BackendState.DOWN for _, backend, _ in every)
         return f"{_count(len(self._runs.services), 'service')}, {up} of {len(every)} backends up"
+
+    def report(self) -> reporting.Report:
+        """How things are, for programs; to be asked for in the event loop."""
+        now = asyncio.get_running_loop().time()
+        runs = self._runs
+        watched: tuple[reporting.Watched, ...] = ()
+        if runs is not None:
+            watched = reporting.watched(runs, self._monitor, self._unhealthy(), now)
+        return reporting.Report(
+            alive=self._is_turning(now),
+            interfaces=self._interfaces,
+            runs=runs is not None,
+            summary=self.summary(),
+            reload=self._reloaded,
+            watched=watched,
+        )
 
 
 def _waiting(names: Iterable[str]) -> str:

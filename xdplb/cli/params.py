@@ -8,6 +8,7 @@ import click
 
 from xdplb.cli import completion
 from xdplb.errors import InvalidValueError
+from xdplb.listen import parse_place
 from xdplb.model import ALL_PORTS, Endpoint, PortRange
 from xdplb.parsing import (
     parse_address,
@@ -53,6 +54,7 @@ def _endpoint(text: str) -> Endpoint:
 ADDRESS: Final = _Value("ADDR", parse_address)
 BACKEND: Final = _Value("ADDR[:PORT]", parse_backend)
 ENDPOINT: Final = _Value("ADDR:PORT", _endpoint)
+PLACE: Final = _Value("ADDR:PORT|PATH", parse_place)
 PORTS: Final = _Value("N|N-M", _ports)
 RESERVATION: Final = _Value("ADDR:PORT=NATPORT", parse_reservation)
 

@@ -1,8 +1,8 @@
 """The configuration file: TOML in, a request out, and back.
 
 One ``[balancer]`` table says what all services have in common; each ``[[service]]`` makes one
-service for each of its addresses and protocols. ``xdplb/share`` has an example with every key,
-and the JSON Schema for editors.
+service for each of its addresses and protocols; ``[agent]`` is for ``xdplb run``. ``xdplb/share``
+has an example with every key, and the JSON Schema for editors.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from xdplb.config.reading import Contents
+    from xdplb.listen import Listen
     from xdplb.request import Request
 
-__all__ = ["dump", "load", "problems", "services_from", "services_to"]
+__all__ = ["dump", "load", "load_listen", "problems", "services_from", "services_to"]
 
 
 def load(path: Path) -> Request:
@@ -32,10 +34,23 @@ def load(path: Path) -> Request:
         InvalidValueError: Something in it is wrong; the message begins with the file and the key.
         NotReadyError: It cannot be read, or others could have written it.
     """
-    request, errors = _read(path)
-    if request is None or errors:
+    return _load(path).request
+
+
+def load_listen(path: Path) -> Listen | None:
+    """Where a file wants the agent to be spoken to; None for nowhere.
+
+    Raises:
+        XdplbError: As ``load``.
+    """
+    return _load(path).listen
+
+
+def _load(path: Path) -> Contents:
+    contents, errors = _read(path)
+    if contents is None or errors:
         raise errors[0]
-    return request
+    return contents
 
 
 def problems(path: Path) -> list[XdplbError]:
@@ -46,8 +61,8 @@ def problems(path: Path) -> list[XdplbError]:
         return [error]
 
 
-def _read(path: Path) -> tuple[Request | None, list[XdplbError]]:
-    """The request, and what is wrong; the first is None only if the second is not empty.
+def _read(path: Path) -> tuple[Contents | None, list[XdplbError]]:
+    """What it says, and what is wrong; the first is None only if the second is not empty.
 
     Raises:
         XdplbError: The file cannot be read, or is no TOML.
@@ -59,9 +74,9 @@ def _read(path: Path) -> tuple[Request | None, list[XdplbError]]:
     except XdplbError as error:
         return None, [*errors, error]
     found = Problems()
-    request = read(raw, found)
+    contents = read(raw, found)
     names = _names(raw.get("service"))
-    return request, [*errors, *(problem.error(path, names) for problem in found.found)]
+    return contents, [*errors, *(problem.error(path, names) for problem in found.found)]
 
 
 def _names(services: object) -> Mapping[int, str]:

@@ -19,6 +19,7 @@ _KEYS: Final = (
     ("--nat-ports", "nat-ports"),
     ("--max-flows", "max-flows"),
     ("--max-client-flows", "max-client-flows"),
+    ("--allow-remote", "allow-remote = true"),
 )
 """Options that the rules of a request speak of, and the keys that are called so."""
 _SERVICE: Final = re.compile(r"service\[([0-9]+)\]")

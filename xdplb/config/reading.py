@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import convert
@@ -14,6 +15,7 @@ from xdplb.config.joining import join
 from xdplb.config.payload import parse_payload
 from xdplb.config.problems import item
 from xdplb.errors import InvalidValueError
+from xdplb.listen import Listen, parse_place
 from xdplb.model import ALL_PORTS, Backend, BackendState, PortRange, Protocol, Timeouts
 from xdplb.parsing import parse_address, parse_ports, parse_reservation
 
@@ -27,8 +29,21 @@ if TYPE_CHECKING:
 _Value = TypeVar("_Value")
 
 
-def read(raw: dict[str, Any], problems: Problems) -> Request | None:
-    """The request that a file makes; None if something is wrong with it.
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a file says.
+
+    Attributes:
+        request: What is to run.
+        listen: Where the agent is spoken to; None for nowhere.
+    """
+
+    request: Request
+    listen: Listen | None
+
+
+def read(raw: dict[str, Any], problems: Problems) -> Contents | None:
+    """What a file says; None if something is wrong with it.
 
     Args:
         raw: The file as TOML has it.
@@ -45,7 +60,22 @@ def read(raw: dict[str, Any], problems: Problems) -> Request | None:
     if problems.clean("balancer"):
         balancer = convert(raw["balancer"], tables.BalancerTable)
     request = join(_balancer(balancer), services, problems)
-    return None if problems.found else request
+    listen = _listen(raw.get("agent", {}), problems) if problems.clean("agent") else None
+    return None if problems.found or request is None else Contents(request, listen)
+
+
+def _listen(raw: dict[str, Any], problems: Problems) -> Listen | None:
+    """Where the agent is spoken to."""
+    table = convert(raw, tables.AgentTable)
+    if table.listen is None:
+        if table.allow_remote:
+            problems.add("agent.allow-remote", "is said, and not where", "say it with listen")
+        return None
+    try:
+        return Listen(parse_place(table.listen), table.allow_remote)
+    except InvalidValueError as error:
+        problems.add_error("agent.listen", error)
+        return None
 
 
 def _balancer(table: tables.BalancerTable | None) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from xdplb.config.payload import parse_payload
 from xdplb.errors import InvalidValueError
+from xdplb.listen import parse_place
 from xdplb.model import MAX_FLOWS_LIMIT, MAX_PORT, MAX_WEIGHT, Address
 from xdplb.parsing import parse_address, parse_ports, parse_reservation
 from xdplb.request import refuse_no_host
@@ -101,6 +102,9 @@ Host: TypeAlias = Annotated[str, _shape(parse_host, f"{_V4}|{_V6}", "192.0.2.10"
 PortsText: TypeAlias = Annotated[str, _shape(parse_ports, f"{_PORT}(-{_PORT})?", "8000-8010")]
 Client: TypeAlias = Annotated[
     str, _shape(_client, rf"({_V4}|\[{_V6}\]):{_PORT}={_PORT}", "198.51.100.7:5555=6666")
+]
+Place: TypeAlias = Annotated[
+    str, _shape(parse_place, rf"({_V4}|\[{_V6}\]):{_PORT}|/.*", "127.0.0.1:9170")
 ]
 Payload: TypeAlias = Annotated[str, _shape(parse_payload, "", "PING")]
 UrlPath: TypeAlias = Annotated[

@@ -23,6 +23,7 @@ from xdplb.config.shapes import (
     Name,
     Part,
     Payload,
+    Place,
     Port,
     PortsText,
     Question,
@@ -240,13 +241,29 @@ class ServiceTable(Table, kw_only=True):
     health: AnyHealth | None = None
 
 
+class AgentTable(Table):
+    """How xdplb run is spoken to.
+
+    Attributes:
+        listen: Where it serves metrics, the status and a page by HTTP: an address of this machine
+            alone and a port, or the path of a Unix socket; left out for nowhere. Read when the
+            agent starts.
+        allow_remote: Others may reach that address, though nobody is asked for a password.
+    """
+
+    listen: Place | None = None
+    allow_remote: bool = False
+
+
 class File(Table):
     """The configuration of xdplb, the UDP and TCP load balancer.
 
     Attributes:
         balancer: What all services have in common.
         service: What clients dial, and who answers.
+        agent: How xdplb run is spoken to; nothing else reads it.
     """
 
     balancer: BalancerTable
     service: Annotated[list[ServiceTable], Meta(min_length=1)]
+    agent: AgentTable = field(default_factory=AgentTable)

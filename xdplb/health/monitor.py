@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 from xdplb.errors import InvalidValueError
 from xdplb.health.probes import ProbeFailed, Target, probe, require
+from xdplb.health.timing import Timings
 from xdplb.health.verdict import Tally
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class _Watch(Generic[_Key]):
     item: Watched[_Key]
     tally: Tally
     hurry: asyncio.Event
+    timings: Timings = field(default_factory=Timings)
     task: asyncio.Task[None] | None = None
 
 
@@ -161,6 +163,11 @@ class Monitor(Generic[_Key]):
         watch = self._watches.get(key)
         return None if watch is None else replace(watch.tally)
 
+    def timings(self, key: _Key) -> Timings | None:
+        """How long its answers took, a copy; None if it is not watched, or never asked."""
+        watch = self._watches.get(key)
+        return None if watch is None or watch.task is None else watch.timings.copy()
+
     def raise_fault(self) -> None:
         """Raise what ended a watch, if anything has: a backend that nobody watches is a fault."""
         if self._fault is not None:
@@ -185,7 +192,8 @@ class Monitor(Generic[_Key]):
         elif old is not None and not old.tally.healthy:
             tally.healthy = True
             self.events.put_nowait(Event(item.key, healthy=True, reason="watched anew", at=now))
-        return _Watch(item, tally, asyncio.Event())
+        timings = Timings() if old is None else old.timings
+        return _Watch(item, tally, asyncio.Event(), timings)
 
     def _start(self, watches: list[_Watch[_Key]]) -> None:
         """Begin to ask: each in a part of its interval of its own, somewhere in it."""
@@ -234,13 +242,16 @@ class Monitor(Generic[_Key]):
         health, tally = watch.item.health, watch.tally
         if health.check is None:
             raise AssertionError(watch.item)  # has no task
+        loop = asyncio.get_running_loop()
         failure: ProbeFailed | None = None
         async with self._free:
+            began = loop.time()
             try:
                 await self._probe(health.check, watch.item.target, health.timeout)
             except ProbeFailed as caught:
                 failure = caught
-        now = asyncio.get_running_loop().time()
+        now = loop.time()
+        watch.timings.count(now - began, good=failure is None)
         if failure is not None:
             changed, reason = tally.count_bad(failure.reason, now), failure.reason
         else:

@@ -1,0 +1,1 @@
+"""What ``xdplb run --listen`` serves: metrics, the status, and a page that shows it. Read-only."""
