@@ -215,11 +215,15 @@ def test_a_full_index_is_counted_by_its_own_name() -> None:
         assert _live(balancer) == {}
 
 
-def _live(balancer: Loaded) -> Counter[int]:
+def _running(balancer: Loaded) -> Running:
     plan = balancer.plan
-    running = Running(0, "", describe([plan], 0, (), {}), {plan.version: plan.records})
+    return Running(0, "", describe([plan], 0, (), {}), {plan.version: plan.records})
+
+
+def _live(balancer: Loaded) -> Counter[int]:
+    running = _running(balancer)
     owners = counting.owners(balancer.maps, running)
-    return counting.flows_by_backend(owners, plan.version, running, clock.ticks())
+    return counting.flows_by_backend(owners, balancer.plan.version, running, clock.ticks())
 
 
 def test_live_flows_are_counted_by_backend_and_idle_ones_are_not() -> None:
@@ -230,6 +234,10 @@ def test_live_flows_are_counted_by_backend_and_idle_ones_are_not() -> None:
         live = _live(balancer)
         assert sum(live.values()) == 98
         assert sum(value.backend == 0 for value in opened) - live[0] <= 2
+        owners = counting.owners(balancer.maps, _running(balancer))
+        assert (
+            counting.records_in_use(owners) == 100
+        )  # they have their records until these are taken
 
 
 def test_the_same_new_flow_on_two_processors_is_one_flow() -> None:
