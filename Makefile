@@ -5,11 +5,11 @@ BIN := .venv/bin
 STAMP := .venv/.ready
 DEBS := python3-bpfcc python3-venv iproute2 ethtool bpftool tcpdump iputils-ping iputils-arping socat \
 	dnsmasq-base bind9-dnsutils dnsperf sip-tester nftables iperf3 curl openssl systemd tshark \
-	dpkg-dev lintian man-db
+	dpkg-dev lintian man-db chromium-headless-shell
 C_FILES := $(wildcard bpf/*.h bpf/*.c tests/*.c tests/bench/*.c) $(shell find bpf/kernel -name '*.h')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-bpf test-e2e bench fuzz check lint type arch format fmt wheel deb source clean
+.PHONY: help setup demo test test-unit test-bpf test-e2e bench fuzz screenshot check lint type arch format fmt wheel deb source clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ bench: setup ## What it costs, beside the limit, nftables and nginx (ARGS=--quic
 fuzz: setup ## Five million mutated packets with a new seed (PACKETS=N SEED=N)
 	@seed=$${SEED:-$$(date +%s)}; echo "seed $$seed"; XDPLB_FUZZ_SEED=$$seed \
 		XDPLB_FUZZ_PACKETS=$${PACKETS:-700000} $(BIN)/python -m pytest tests/bpf/test_fuzz.py
+
+screenshot: setup ## The picture of the page in the README, made anew (a minute)
+	@PYTHONPATH=tests $(BIN)/python scripts/screenshot.py
 
 check: lint type arch format ## Everything that reads the code without running it
 

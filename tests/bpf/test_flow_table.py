@@ -235,7 +235,8 @@ def test_live_flows_are_counted_by_backend_and_idle_ones_are_not() -> None:
         assert sum(live.values()) == 98
         assert sum(value.backend == 0 for value in opened) - live[0] <= 2
         owners = counting.owners(balancer.maps, _running(balancer))
-        assert (
+        in_use = counting.records_in_use(owners)
+        assert in_use == 100  # they have their records until these are taken
             counting.records_in_use(owners) == 100
         )  # they have their records until these are taken
 

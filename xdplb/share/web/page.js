@@ -53,18 +53,19 @@ function show(parent, items, keyOf, create) {
 const whole = new Intl.NumberFormat("en");
 const EMPTY = "–";
 
-function short(value) {
+function short(value, unit = "") {
   if (value === null) return EMPTY;
   for (const [size, letter] of [[1e9, "G"], [1e6, "M"], [1e3, "k"]]) {
     if (value >= size) {
       const scaled = value / size;
-      return `${scaled.toFixed(scaled < 10 ? 2 : scaled < 100 ? 1 : 0)} ${letter}`;
+      return `${scaled.toFixed(scaled < 10 ? 2 : scaled < 100 ? 1 : 0)} ${letter}${unit}`;
     }
   }
-  return value > 0 && value < 10 ? value.toFixed(1) : `${Math.round(value)}`;
+  const digits = value > 0 && value < 9.95 ? value.toFixed(1) : `${Math.round(value)}`;
+  return unit ? `${digits} ${unit}` : digits;
 }
 
-const percent = (part) => `${(100 * part).toFixed(part > 0 && part < 0.0995 ? 1 : 0)} %`;
+const percent = (part) => `${(100 * part).toFixed(part > 0 && part < 0.0995 ? 1 : 0)}\u00a0%`;
 
 // Counters become rates: of each the last value is remembered, and the last minute of rates
 
@@ -194,7 +195,7 @@ function backendRow() {
   const via = make("span", { class: "small" });
   cells[2].append(mac, via);
   const actual = make("span");
-  const wanted = make("span", { class: "quiet" });
+  const wanted = make("span", { class: "wanted" });
   const share = meter("Share of flows");
   const expected = make("div", { class: "mark" });
   share.node.append(expected);
@@ -340,7 +341,8 @@ function balancerSection() {
       say(about, `program ${item.program.id}, tag ${item.program.tag}, xdplb ${item.program.version}`);
       for (const [side, octets] of [["to", "bytesTo"], ["from", "bytesFrom"]]) {
         say(tiles[side].figure, short(traffic[side].rate));
-        say(tiles[side].more, traffic[octets].rate === null ? EMPTY : `${short(8 * traffic[octets].rate)}bit/s`);
+        const { rate } = traffic[octets];
+        say(tiles[side].more, short(rate === null ? null : 8 * rate, "bit/s"));
         lines[side].update(traffic[side].points);
       }
       say(tiles.drops.figure, short(drops.rate));
