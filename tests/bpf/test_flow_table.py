@@ -237,8 +237,6 @@ def test_live_flows_are_counted_by_backend_and_idle_ones_are_not() -> None:
         owners = counting.owners(balancer.maps, _running(balancer))
         in_use = counting.records_in_use(owners)
         assert in_use == 100  # they have their records until these are taken
-            counting.records_in_use(owners) == 100
-        )  # they have their records until these are taken
 
 
 def test_the_same_new_flow_on_two_processors_is_one_flow() -> None:
