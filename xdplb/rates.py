@@ -215,13 +215,18 @@ class History:
         other._looks, other._steps = self._looks.copy(), self._steps.copy()
         return other
 
-    def packets(self, balancer: BalancerStatus, places: Sequence[Place]) -> list[float]:
-        """Packets in a second of some backends together, step by step, the oldest first."""
-        key = key_of(balancer)
+    def packets(self, key: int, places: Sequence[Place], last: int | None = None) -> list[float]:
+        """Packets in a second of some backends together, step by step, the oldest first.
+
+        Args:
+            key: Of the balancer.
+            places: The backends.
+            last: How many steps, the newest ones; None for all.
+        """
+        steps = [step[key].traffic for step in self._steps if key in step]
         return [
-            sum(step[key].traffic.get(place, NO_TRAFFIC).packets for place in places)
-            for step in self._steps
-            if key in step
+            sum(traffic.get(place, NO_TRAFFIC).packets for place in places)
+            for traffic in (steps if last is None else steps[-last:])
         ]
 
     def all_packets(self) -> list[float]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from xdplb.glyphs import Glyphs
     from xdplb.model import BalancerStatus, Clients, ClientStatus
-    from xdplb.rates import Rates, Traffic
+    from xdplb.rates import History, Rates, Traffic
     from xdplb.view import Row, View
 
 _COLUMNS: Final = (
@@ -66,7 +66,7 @@ class TopScreen:
         balancers: As they were when they were looked at last.
         measured: Their rates.
         rows: All of them, in order.
-        trend: Packets in a second of all balancers, step by step.
+        history: What was measured before.
         clients: Those of each balancer.
         said: What stands in the title: when this was, and how often it is measured.
         trouble: Why there is nothing newer; empty if there is.
@@ -75,7 +75,7 @@ class TopScreen:
     balancers: Sequence[BalancerStatus]
     measured: Mapping[int, Rates]
     rows: Sequence[Row]
-    trend: Sequence[float]
+    history: History
     clients: Sequence[Clients]
     view: View
     said: str
@@ -124,7 +124,9 @@ class TopScreen:
         ):
             line.append(f"{label} ", "dim").append(f"{short(packets)}/s {short(bits, 'bit/s')}   ")
         line.append("dropped ", "dim").append(f"{short(dropped)}/s   ", "red" if dropped else "")
-        return line.append_text(pen.spark(self.trend, pen.width - cell_len(line.plain)))
+        return line.append_text(
+            pen.spark(self.history.all_packets(), pen.width - cell_len(line.plain))
+        )
 
     def _room(self, pen: _Pen) -> Iterator[Text]:
         """How full it is: the balancer that is fullest."""
@@ -153,7 +155,7 @@ class TopScreen:
         page = page_of(pen.height)
         first = min(self.view.first, max(len(self.rows) - page, 0))
         shown = self.rows[first : first + page]
-        yield from _table(shown, pen)
+        yield from self._table(shown, pen)
         yield from (Text() for _ in range(page - len(shown)))
         below = len(self.rows) - first - len(shown)
         hidden = [f"{rows} {where}" for rows, where in ((first, "above"), (below, "below")) if rows]
@@ -161,6 +163,19 @@ class TopScreen:
         lines = panel_lines(pen.height)
         if lines:
             yield from self._panel(lines, pen)
+
+    def _table(self, shown: Sequence[Row], pen: _Pen) -> Iterator[Text]:
+        """Rows, with as much of the past as there is room for."""
+        lines = [
+            [*_names(row, pen.signs), number(row.flows), *_rates(row.traffic)] for row in shown
+        ]
+        layout = fit(_COLUMNS, lines, pen.width - _SPARK - GAP)
+        yield layout.header()
+        for row, cells in zip(shown, lines, strict=True):
+            line = layout.line(cells)
+            line.append(" " * (layout.width + GAP - cell_len(line.plain)))
+            trend = self.history.packets(row.key, row.places)
+            yield line.append_text(pen.spark(trend, pen.width - layout.width - GAP))
 
     def _panel(self, lines: int, pen: _Pen) -> Iterator[Text]:
         """Clients on the left, drops on the right."""
@@ -247,17 +262,6 @@ class _Pen:
         """The last values, as far as there is room for them."""
         room = min(max(width, 0), _MOST_STEPS)
         return Text(sparkline(values, room, self.signs.bars) if room else "", "cyan")
-
-
-def _table(shown: Sequence[Row], pen: _Pen) -> Iterator[Text]:
-    """Rows, with as much of the past as there is room for."""
-    lines = [[*_names(row, pen.signs), number(row.flows), *_rates(row.traffic)] for row in shown]
-    layout = fit(_COLUMNS, lines, pen.width - _SPARK - GAP)
-    yield layout.header()
-    for row, cells in zip(shown, lines, strict=True):
-        line = layout.line(cells)
-        line.append(" " * (layout.width + GAP - cell_len(line.plain)))
-        yield line.append_text(pen.spark(row.trend, pen.width - layout.width - GAP))
 
 
 def _names(row: Row, signs: Glyphs) -> tuple[Text, Text]:

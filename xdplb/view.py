@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from xdplb.rates import NO_TRAFFIC, key_of, place_of
+from xdplb.rates import NO_TRAFFIC, key_of, place_of, total
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from xdplb.model import BackendStatus, BalancerStatus, ServiceStatus
     from xdplb.rates import History, Place, Rates, Traffic
@@ -127,14 +127,17 @@ class Row:
 
     Attributes:
         backend: None for the service itself.
-        trend: Packets in a second, step by step.
+        key: Of the balancer, in the history; and ``places``, of the backend or of all of them.
+        recent: Packets in a second, over the last few steps.
     """
 
     service: ServiceStatus
     backend: BackendStatus | None
+    key: int
+    places: tuple[Place, ...]
     flows: int
     traffic: Traffic
-    trend: Sequence[float]
+    recent: float
 
 
 def rows(
@@ -163,25 +166,38 @@ def _group(
     balancer: BalancerStatus, service: ServiceStatus, rates: Rates | None, history: History
 ) -> list[Row]:
     """A service, and then its backends."""
-    places = [place_of(service, item) for item in service.backends]
+    key = key_of(balancer)
+    backends = []
+    for item in service.backends:
+        place = place_of(service, item)
+        backends.append(
+            Row(
+                service=service,
+                backend=item,
+                key=key,
+                places=(place,),
+                flows=item.flows,
+                traffic=rates.traffic.get(place, NO_TRAFFIC) if rates else NO_TRAFFIC,
+                recent=_mean(history.packets(key, [place], _SMOOTH)),
+            )
+        )
+    head = Row(
+        service=service,
+        backend=None,
+        key=key,
+        places=tuple(place for row in backends for place in row.places),
+        flows=sum(row.flows for row in backends),
+        traffic=total(row.traffic for row in backends),
+        recent=sum(row.recent for row in backends),
+    )
+    return [head, *backends]
 
-    def row(backend: BackendStatus | None, of: Sequence[Place]) -> Row:
-        of_service = rates.of_service(service) if rates else NO_TRAFFIC
-        of_backend = rates.of_backend(service, backend) if rates and backend else of_service
-        flows = backend.flows if backend else sum(item.flows for item in service.backends)
-        return Row(service, backend, flows, of_backend, history.packets(balancer, of))
 
-    backends = [row(item, [place]) for item, place in zip(service.backends, places, strict=True)]
-    return [row(None, places), *backends]
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
 
 
-def _rank(row: Row, order: Order) -> tuple[float, Iterator[object] | str]:
+def _rank(row: Row, order: Order) -> tuple[float, str]:
     """What a row is sorted by: most first, and by name where that is the same."""
-    name = f"{row.service} {row.backend.backend if row.backend else ''}"
-    recent = row.trend[-_SMOOTH:]
-    by = {
-        Order.RATE: -sum(recent) / max(len(recent), 1),
-        Order.FLOWS: -float(row.flows),
-        Order.NAME: 0.0,
-    }
-    return by[order], name
+    by = {Order.RATE: -row.recent, Order.FLOWS: -float(row.flows), Order.NAME: 0.0}
+    return by[order], f"{row.service} {row.backend.backend if row.backend else ''}"

@@ -169,8 +169,10 @@ class TestHistory:
         for at, packets in enumerate((0, 10, 10, 40, 50)):
             history.add(Look(float(at), (status(packets),)))
         place = place_of(item.services[0], item.backends[0])
-        assert history.packets(item, [place]) == [0.0, 90.0, 30.0]
-        assert history.packets(item, []) == [0, 0, 0]
+        assert history.packets(key_of(item), [place]) == [0.0, 90.0, 30.0]
+        assert history.packets(key_of(item), [place], 2) == [90.0, 30.0]
+        assert history.packets(key_of(item), []) == [0, 0, 0]
+        assert history.packets(99, [place]) == []
         assert history.all_packets() == [0.0, 90.0, 30.0]
 
     def test_a_copy_stays_as_it_is(self) -> None:

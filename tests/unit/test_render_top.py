@@ -57,7 +57,7 @@ def screen(view: View | None = None, **more: Any) -> TopScreen:
         "balancers": status,
         "measured": found,
         "rows": rows(status, found, history, view),
-        "trend": history.all_packets(),
+        "history": history,
         "clients": [CLIENTS],
         "view": view,
         "said": "10:00:00, every 1 s",
@@ -183,7 +183,7 @@ def test_nothing_dropped_and_no_client_counted_yet() -> None:
 
 
 def test_with_nothing_up_it_says_so() -> None:
-    shown = lines(screen(balancers=[], measured={}, rows=[], trend=[]), 80)
+    shown = lines(screen(balancers=[], measured={}, rows=[], history=History(1)), 80)
     assert shown[2:4] == [
         "no balancer is up in this network namespace",
         "  → 'xdplb up --iface NAME --backend ADDR' starts one",

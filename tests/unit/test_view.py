@@ -119,7 +119,7 @@ def test_a_service_has_what_its_backends_have_together() -> None:
     found, history = measured()
     head = rows([STATUS], found, history, View(order=Order.NAME))[0]
     assert (head.flows, head.traffic.packets_in, head.traffic.packets_out) == (14, 20.0, 10.0)
-    assert head.trend == [30.0]
+    assert (head.recent, history.packets(head.key, head.places)) == (30.0, [30.0])
 
 
 def test_before_anything_is_measured_there_are_rows_all_the_same() -> None:

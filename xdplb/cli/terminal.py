@@ -9,6 +9,7 @@ import sys
 import termios
 import tty
 from contextlib import ExitStack, suppress
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Final
 
 from xdplb.kernel.closing import Closing
@@ -58,6 +59,8 @@ def console() -> Console:
     """What draws on the terminal; it finds out about colours, NO_COLOR and the like."""
     from rich.console import Console  # noqa: PLC0415 - only on a terminal
 
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a sign that the terminal does not have
     return Console(highlight=False, markup=False, emoji=False)
 
 
@@ -82,6 +85,14 @@ def _sequence_length(text: str) -> int:
         if character.isalpha() or character == "~":
             return place
     return len(text)
+
+
+def _typed(keyboard: int) -> str:
+    """What was typed; where nobody is there any more, the key that ends."""
+    try:
+        return os.read(keyboard, _ROOM).decode(errors="replace") or "q"
+    except OSError:
+        return "q"
 
 
 class Screen(Closing):
@@ -140,9 +151,10 @@ class Screen(Closing):
             self._left = entered.pop_all()
 
     def _leave(self) -> None:
-        if self._left is not None:
-            self._left.close()
-            self._left = None
+        left, self._left = self._left, None
+        if left is not None:
+            with suppress(OSError):  # the terminal has gone
+                left.close()
 
     @property
     def height(self) -> int:
@@ -169,10 +181,7 @@ class Screen(Closing):
             os.read(self._read, _ROOM)
             keys += self._signalled()
         if set(keyboard) & set(ready):
-            sent = os.read(keyboard[0], _ROOM)
-            if not sent:  # nobody is there any more
-                return ["q"]
-            keys += keys_in(sent.decode(errors="replace"))
+            keys += keys_in(_typed(keyboard[0]))
         return keys
 
     def _signalled(self) -> list[str]:

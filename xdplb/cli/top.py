@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from xdplb.view import Row
 
 _CLIENTS: Final = 10
-_KEPT: Final = 120
+_KEPT: Final = 60
 
 
 @click.command()
@@ -160,7 +160,7 @@ class Top:
             balancers=shown.balancers,
             measured=shown.measured,
             rows=self._rows(),
-            trend=shown.history.all_packets(),
+            history=shown.history,
             clients=shown.clients,
             view=self._view,
             said=f"{shown.at}, every {self._every_s:g} s",
