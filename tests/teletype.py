@@ -108,3 +108,7 @@ class Teletype(Closing):
         hidden, shown = (self.sent.rfind(code) for code in (b"\x1b[?25l", b"\x1b[?25h"))
         entered, left = (self.sent.rfind(code) for code in (b"\x1b[?1049h", b"\x1b[?1049l"))
         return termios.tcgetattr(self._slave) == self.modes and hidden <= shown and entered <= left
+
+    def left_behind(self) -> str:
+        """What was written after the usual screen was back."""
+        return self.sent.rpartition(b"\x1b[?1049l")[2].decode()

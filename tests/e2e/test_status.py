@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import re
 import signal
+import time
+from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from lab import SERVICE, XDPLB, Lab, exchange, wait_for
+from forked import Forked, QuickLab
+from lab import SERVICE, SERVICE6, XDPLB, Lab, exchange, wait_for
 from teletype import Teletype
 
 from xdplb.kernel import libbpf, netns, presence
@@ -24,8 +28,8 @@ FOREIGN = b"\xb7\x00\x00\x00\x02\x00\x00\x00\x95" + bytes(7)  # r0 = XDP_PASS; e
 
 
 @pytest.fixture
-def lab() -> Iterator[Lab]:
-    with Lab() as built:
+def lab(forked: Forked) -> Iterator[Lab]:
+    with QuickLab(forked) as built:
         yield built
 
 
@@ -117,7 +121,7 @@ def test_an_interface_that_is_not_what_it_was_is_told(lab: Lab) -> None:
     wait_for(lambda: "lan has no carrier" in warned(lab))
 
 
-def test_an_agent_is_seen_by_its_claim(lab: Lab) -> None:
+def test_an_agent_is_seen_by_its_claim_and_an_address_without_a_port(lab: Lab) -> None:
     with netns.inside(lab.path("b")), Claims() as claims:
         index, mac = lab.link("b", "balancer")
         claims.take(["balancer"])
@@ -129,6 +133,9 @@ def test_an_agent_is_seen_by_its_claim(lab: Lab) -> None:
         claims.take([])
         assert not is_claimed("balancer")
         assert presence.presence(9999) is None
+        own = [presence.has_address(ip_address(item)) for item in (SERVICE, SERVICE6)]
+        others = [presence.has_address(ip_address(item)) for item in (BACKEND, "2001:db8::20")]
+        assert (own, others) == ([True, True], [False, False])
 
 
 # On a terminal
@@ -156,6 +163,19 @@ def test_status_on_a_terminal_is_a_screen_that_anybody_can_turn_off(lab: Lab) ->
         )
 
 
+def test_status_says_when_nat_ports_will_be_used_up(lab: Lab) -> None:
+    lab.up("--port", f"{PORT}", "--nat-ports", "2000-2399", backends=(BACKEND,))
+    fill(lab, 220)
+    with on_terminal(lab, "status", columns=120) as terminal:
+        while terminal.child.poll() is None:
+            lab.socket("172.11.0.25").sendto(b"?", (SERVICE, PORT))
+            time.sleep(0.03)
+        assert terminal.ended() == 0
+        assert re.search(
+            r"NAT ports  .* of 400  \d\d % used, full in about \d+ s at this rate", terminal.display
+        )
+
+
 def test_watching_shows_rates_in_place_until_ctrl_c(lab: Lab) -> None:
     lab.up("--port", f"{PORT}", backends=(BACKEND,))
     client, server = lab.socket("172.11.0.22"), lab.socket(BACKEND, PORT)
@@ -175,7 +195,7 @@ def test_watching_shows_rates_in_place_until_ctrl_c(lab: Lab) -> None:
         terminal.press("\x03")
         assert terminal.ended() == 0
         assert terminal.is_as_before()
-        assert "● balancer (native)" in terminal.display, "the last of it stays"
+        assert "balancer (native)" in terminal.left_behind(), "the last of it stays"
 
 
 def test_top_does_what_its_keys_say_and_gives_the_terminal_back(lab: Lab) -> None:
@@ -203,6 +223,19 @@ def test_top_does_what_its_keys_say_and_gives_the_terminal_back(lab: Lab) -> Non
         terminal.press("q")
         assert terminal.ended() == 0
         assert terminal.is_as_before()
+
+
+def test_top_can_be_stopped_and_goes_on(lab: Lab) -> None:
+    with on_terminal(lab, "top") as terminal:
+        terminal.shows("no balancer is up in this network namespace")
+        terminal.child.send_signal(signal.SIGTSTP)
+        stat = Path(f"/proc/{terminal.child.pid}/stat")
+        terminal.until(lambda _: stat.read_text().rpartition(")")[2].split()[0] == "T")
+        assert terminal.is_as_before()
+        terminal.child.send_signal(signal.SIGCONT)
+        terminal.until(lambda _: not terminal.is_as_before())
+        terminal.press("q")
+        assert terminal.ended() == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
