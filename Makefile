@@ -4,7 +4,7 @@ PYTHON := /usr/bin/python3
 BIN := .venv/bin
 STAMP := .venv/.ready
 DEBS := python3-bpfcc python3-venv iproute2 ethtool bpftool tcpdump iputils-ping iputils-arping socat \
-	dnsmasq-base bind9-dnsutils dnsperf sip-tester nftables iperf3 curl openssl systemd tshark \
+	dnsmasq-base bind9-dnsutils dnsperf sip-tester nftables iperf3 curl openssl systemd tshark jq \
 	dpkg-dev lintian man-db chromium-headless-shell
 C_FILES := $(wildcard bpf/*.h bpf/*.c tests/*.c tests/bench/*.c) $(shell find bpf/kernel -name '*.h')
 
