@@ -9,7 +9,7 @@ DEBS := python3-bpfcc python3-venv iproute2 ethtool bpftool tcpdump iputils-ping
 C_FILES := $(wildcard bpf/*.h bpf/*.c tests/*.c tests/bench/*.c) $(shell find bpf/kernel -name '*.h')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-bpf test-e2e bench fuzz screenshot check lint type arch format fmt wheel deb source clean
+.PHONY: help setup demo test test-unit test-bpf test-e2e bench fuzz screenshot check lint type arch format fmt wheel deb source pages clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,6 +73,10 @@ deb: setup ## Build a Debian package in dist/
 
 source: setup ## Print the program as the compiler gets it (VERSION=6: for IPv6)
 	@$(BIN)/python -c 'from xdplb import source; print(source.text($(or $(VERSION),4)))'
+
+pages: setup ## Bring the users' page up to date: its reference, and what its commands print
+	@PYTHONPATH=tests $(BIN)/python tests/reference.py
+	@PYTHONPATH=tests $(BIN)/python tests/recipes.py xdplb/share/README.md --write
 
 clean: ## Remove what setup and the tools made
 	@rm -rf .venv .bench .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -26,6 +27,8 @@ from xdplb.errors import XdplbError, surroundings
 
 if TYPE_CHECKING:
     from typing import TextIO
+
+_MORE = f"Tutorial, recipes, reference: {Path(__file__).parents[1] / 'share' / 'README.md'}"
 
 
 class _Group(click.Group):
@@ -69,7 +72,9 @@ def _let_go(stream: TextIO) -> None:
     os.close(nowhere)
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Group, context_settings={"help_option_names": ["-h", "--help"]}, epilog=f"\b\n{_MORE}"
+)
 @click.option(
     "--netns",
     metavar="NAME|PATH",

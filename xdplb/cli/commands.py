@@ -82,7 +82,7 @@ SECONDS = click.IntRange(1, 86400)
 )  # fmt: skip
 @click.option(
     "--max-flows", type=int,
-    help="Flows to make room for; each takes about 120 bytes.  "
+    help="Flows of an IP version to make room for; each takes about 120 bytes, of IPv6 180.  "
     f"[default: {DEFAULT_MAX_FLOWS}, or what runs]",
 )  # fmt: skip
 @click.option(
@@ -127,7 +127,8 @@ SECONDS = click.IntRange(1, 86400)
 )  # fmt: skip
 @click.option(
     "--restore", "restore", metavar="FILE", shell_complete=completion.files,
-    help="Go on with the flows that 'xdplb save FILE' wrote, from the first packet on.",
+    help="Go on with the flows that 'xdplb save FILE' wrote, from the first packet on; - is the "
+    "standard input.",
 )  # fmt: skip
 @click.pass_context
 def up(  # noqa: PLR0913 - one argument for each option
