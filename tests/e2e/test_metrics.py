@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import pytest
 from fetch import asked, fetch, is_served
 from lab import SERVICE, XDPLB, Lab, exchange, wait_for
 from promql import RULES, metrics_in, of_dashboard, of_rules
+from recipes import PAGE
 from unpacked import unpacked
 
 if TYPE_CHECKING:
@@ -178,3 +180,12 @@ def test_prometheus_scrapes_the_agent_and_knows_all_that_rules_and_dashboard_ask
     assert {rule["health"] for rule in rules} <= {"ok", "unknown"}
     down = [rule["name"] for rule in rules if rule.get("state") == "pending"]
     assert "XdplbBackendDown" in down
+
+
+def test_promtool_understands_the_queries_of_the_page(prometheus: Path, tmp_path: Path) -> None:
+    queries = re.findall(r"^\| [^|`]+ \| `(.*xdplb_.*)` \|$", PAGE.read_text(), re.MULTILINE)
+    assert len(queries) == 4
+    rules = [{"record": f"query:{place}", "expr": query} for place, query in enumerate(queries)]
+    file = tmp_path / "rules.yml"  # JSON is YAML
+    file.write_text(json.dumps({"groups": [{"name": "page", "rules": rules}]}))
+    assert "SUCCESS: 4 rules found" in promtool(prometheus, "check", "rules", f"{file}")

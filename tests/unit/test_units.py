@@ -13,6 +13,16 @@ import pytest
 UNITS = Path(__file__).parents[2] / "xdplb" / "share" / "systemd"
 NAMES = ("xdplb@.service", "xdplb-agent@.service")
 INSTALLED = "/usr/bin/xdplb"
+SHARE = UNITS.parent
+OF_RECIPES = (
+    "bird/xdplb-announce.service",
+    "exabgp/xdplb-announce.service",
+    "keepalived/xdplb-mirror.service",
+    "keepalived/xdplb-mirror.timer",
+    "prometheus/xdplb-metrics.service",
+    "prometheus/xdplb-metrics.timer",
+)
+SCRIPTS = "/usr/local/lib/xdplb"
 MOST_EXPOSED = 35
 """Tenths of a point; 3.4 is what root, CAP_SYS_ADMIN and the network take."""
 
@@ -46,6 +56,21 @@ def test_systemd_has_nothing_to_say_against_a_unit(
 ) -> None:
     instance = unit(name, tmp_path).replace("@", "@dns")
     done = run(systemd_analyze, "verify", "--man=no", instance)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("name", OF_RECIPES)
+def test_systemd_has_nothing_to_say_against_a_unit_of_a_recipe(
+    systemd_analyze: str, tmp_path: Path, name: str
+) -> None:
+    for path in (SHARE / name).parent.glob("*.*"):  # a timer has its service beside it
+        text = path.read_text()
+        for script in (SHARE / "announce", SHARE / "keepalived" / "mirror"):
+            text = text.replace(f"{SCRIPTS}/{script.name}", f"{script}")
+        (tmp_path / path.name).write_text(text)
+    for engine in ("bird", "exabgp"):  # from packages that are not installed
+        (tmp_path / f"{engine}.service").write_text("[Service]\nExecStart=/bin/true\n")
+    done = run(systemd_analyze, "verify", "--man=no", f"{tmp_path / Path(name).name}")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
