@@ -128,6 +128,13 @@ def prepare() -> Path:
     return unpacked("engines", *_ENGINES)
 
 
+def rows(page: str, heading: str) -> list[list[str]]:
+    """The cells of the first table below a heading."""
+    section = re.split(r"\n#+ ", page.split(f"# {heading}\n")[1])[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
+
+
 class Section(Closing):
     """Machines for the commands of a section, and what it has said so far."""
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from recipes import PAGE, Section, prepare, sections
+from recipes import PAGE, Section, prepare, rows, sections
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,3 +98,79 @@ def test_flows_are_mirrored_from_who_has_the_address_to_who_has_not(pair: Sectio
     pair.run("other", "xdplb flows kill --all")
     pair.run("balancer", "ip address delete 192.0.2.100/24 dev eth0")
     assert not mirrored(), "nobody has it"
+
+
+# JSON
+
+DESCRIBED = PAGE.read_text()
+OF_BACKENDS = "balancers[].services[].backends[]"
+JSON = {
+    "status --json": "`status --json`",
+    "backend list --json": "`backend list --json`",
+    "flows --json": "`flows --json`, `whois --json`",
+    "whois 192.0.2.100:$(xdplb flows --json | jq .flows[0].nat.port) --json": (
+        "`flows --json`, `whois --json`"
+    ),
+    "apply --dry-run --json /etc/xdplb/changed.toml": "`apply --json`",
+    "restore --json /run/flows": "`restore --json`",
+}
+"""Commands, and the headings below which the page has their keys."""
+
+
+def described(heading: str) -> dict[str, str]:
+    """The keys that the page names, with what it says of them."""
+    found: dict[str, str] = {}
+    for key, meaning in rows(DESCRIBED, heading):
+        if meaning == "as `status --json` has them":
+            found |= {
+                name.removeprefix("balancers[].services[]."): more
+                for name, more in described("`status --json`").items()
+                if name.startswith(OF_BACKENDS)
+            }
+        else:
+            found[key.strip("`")] = meaning
+    return found
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The keys of a JSON value as the page writes them, each with its value."""
+    if isinstance(value, list) and value:
+        for one in value:
+            yield from leaves(one, f"{path}[]")
+    elif isinstance(value, dict) and value:
+        for name, one in value.items():
+            is_open = path.endswith(("verdicts", "skipped"))
+            yield from leaves(one, f"{path}{'.' * bool(path)}{'*' if is_open else name}")
+    else:
+        yield path, value
+
+
+@pytest.fixture(scope="module")
+def busy(pair: Section) -> Section:
+    """A balancer with a flow, a file that changes it, and one with its flows."""
+    for machine, command in (
+        ("balancer", "install -D -m 600 $SHARE/examples/pair.toml /etc/xdplb/changed.toml"),
+        ("balancer", "xdplb up --iface eth0 --service 192.0.2.100 --port 53 --backend 192.0.2.10"),
+        ("balancer", "ip address replace 192.0.2.100/24 dev eth0"),
+        ("client", "dig +short @192.0.2.100 server"),
+        ("balancer", "xdplb save /run/flows"),
+    ):
+        done = pair.run(machine, command)
+        assert done.code == 0, done.output
+    return pair
+
+
+@pytest.mark.parametrize("command", JSON)
+def test_json_has_the_keys_that_the_page_names(busy: Section, command: str) -> None:
+    """Where a value is missing, or a list is empty, so is what the page names inside of it."""
+    done = busy.run("balancer", f"xdplb {command}")
+    found = dict(leaves(json.loads(done.output)))
+    said = described(JSON[command])
+    missing = tuple(key for key, value in found.items() if value in (None, [], {}))
+    assert not [key for key in found if key not in said and not key.startswith(missing)]
+    assert not [key for key in missing if not any(name.startswith(key) for name in said)]
+    assert not [
+        key
+        for key, meaning in said.items()
+        if key not in found and not key.startswith(missing) and not meaning.startswith("with `")
+    ]

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
-from ipaddress import ip_address
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING
 
 import click
 import pytest
 from click.testing import CliRunner
-from fake_machine import FakeMachine, request
-from recipes import PAGE, SHARE
+from recipes import PAGE, SHARE, rows
 from reference import command_lines, rewritten
 
 from xdplb import config, source
-from xdplb.balancer import Balancer
 from xdplb.cli import commands
 from xdplb.errors import XdplbError
-from xdplb.model import IPV4, Protocol
-from xdplb.saved import FLOW, Lane, Part, Saved
 from xdplb.verdicts import DROPPED, PASSED, VERDICTS
 
 if TYPE_CHECKING:
@@ -40,22 +34,6 @@ MADE = re.compile(r"<!-- (\w+) -->.*?<!-- end of \1 -->", re.DOTALL)
 INNER = re.compile(r"\$\([^)]*\)")
 NO_COMMANDS = ("--help", "COMMAND --help")
 TERMINATED = 128 + 15
-SERVER, OWN = ip_address("192.0.2.10"), ip_address("192.0.2.1")
-PORTS = (number.to_bytes(2, "big") for number in (5555, 53, 2000))
-FLOWS = Saved(
-    at=0.0,
-    interfaces=("eth0", ""),
-    states=("unreplied",),
-    parts=(
-        Part(
-            IPV4,
-            (Lane(OWN, Protocol.UDP, SERVER, None, OWN),),
-            memoryview(
-                FLOW[IPV4].pack(bytes((198, 51, 100, 7)), *PORTS, 0, 500, 0, 0, bytes(6), bytes(8))
-            ),
-        ),
-    ),
-)
 
 
 def by_path(page: Path) -> str:
@@ -185,13 +163,6 @@ def test_files_in_the_page_are_those_that_ship(tmp_path: Path) -> None:
 # Tables
 
 
-def rows(page: Path, heading: str) -> list[list[str]]:
-    """The cells of the first table below a heading."""
-    section = re.split(r"\n#+ ", page.read_text().split(f"# {heading}\n")[1])[0]
-    lines = [line for line in section.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
-
-
 def kinds(error: type[XdplbError]) -> Iterator[type[XdplbError]]:
     yield error
     for one in error.__subclasses__():
@@ -199,7 +170,7 @@ def kinds(error: type[XdplbError]) -> Iterator[type[XdplbError]]:
 
 
 def test_exit_codes_are_those_of_the_errors() -> None:
-    codes = {int(code) for code, _ in rows(PAGE, "Exit codes")}
+    codes = {int(code) for code, _ in rows(PAGE.read_text(), "Exit codes")}
     assert codes == {0, *(kind.exit_code for kind in kinds(XdplbError)), TERMINATED}
     said = README.read_text().split("Exit codes: ")[1].split("\n\n")[0]
     assert {int(code) for code in re.findall(r"\b(\d) \w", said)} == codes - {TERMINATED}
@@ -207,89 +178,13 @@ def test_exit_codes_are_those_of_the_errors() -> None:
 
 def test_verdicts_are_those_of_the_program() -> None:
     found = {
-        name.strip("`"): what for name, what, _ in rows(ROOT / "bpf" / "README.md", "One packet")
+        name.strip("`"): what
+        for name, what, _ in rows((ROOT / "bpf" / "README.md").read_text(), "One packet")
     }
     assert list(found) == list(VERDICTS) == list(source.verdicts())
     for name, what in found.items():
         assert (what == "dropped") == name.startswith(DROPPED), name
         assert (what == "to the kernel, untouched") == name.startswith(PASSED), name
-
-
-# JSON
-
-
-class Machine(FakeMachine):
-    """Stands in for ``xdplb.kernel.machine.Machine``."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        """Nothing is open."""
-
-
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
-    """A machine with a balancer and flows."""
-    made = Machine()
-    Balancer(made).up(request())
-    made.run_on()
-    made.saved = FLOWS
-    monkeypatch.setattr("xdplb.kernel.machine.Machine", lambda *_: made)
-    return made
-
-
-def keys(value: Any, path: str = "") -> Iterator[str]:
-    """The keys of a JSON value, as the page writes them."""
-    if isinstance(value, list):
-        for one in value:
-            yield from keys(one, f"{path}[]")
-    elif isinstance(value, dict):
-        for name, one in value.items():
-            changing = path.endswith(("verdicts", "skipped"))
-            yield from keys(one, f"{path}{'.' * bool(path)}{'*' if changing else name}")
-    else:
-        yield path
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> dict[str, str]:
-    """A configuration file that changes the balancer, and one with flows."""
-    (tmp_path / "xdplb.toml").write_text(
-        '[balancer]\ninterfaces = ["eth0"]\n[[service]]\nbackend = [{ address = "192.0.2.12" }]\n'
-    )
-    (tmp_path / "xdplb.toml").chmod(0o600)
-    (tmp_path / "saved").write_bytes(b"".join(FLOWS.pieces()))
-    return {name: f"{tmp_path / name}" for name in ("xdplb.toml", "saved")}
-
-
-@pytest.mark.parametrize(
-    ("heading", "words"),
-    [
-        ("`status --json`", "status --json"),
-        ("`backend list --json`", "backend list --json"),
-        ("`flows --json`, `whois --json`", "flows --json"),
-        ("`flows --json`, `whois --json`", "whois 192.0.2.1:2000 --json"),
-        ("`apply --json`", "apply xdplb.toml --dry-run --json"),
-        ("`restore --json`", "restore saved --json"),
-    ],
-)
-def test_json_has_the_keys_that_the_page_names(
-    machine: Machine, files: dict[str, str], heading: str, words: str
-) -> None:
-    assert machine.programs
-    done = CliRunner().invoke(commands, [files.get(word, word) for word in words.split()])
-    found = dict.fromkeys(keys(json.loads(done.stdout)))
-    said = [cells[0] for cells in rows(PAGE, heading)]
-    if "as `status --json` has them" in rows(PAGE, heading)[-1][1]:
-        prefix = "balancers[].services[]."
-        said[-1:] = [
-            f"`{key.removeprefix(prefix)}`"
-            for key, _ in rows(PAGE, "`status --json`")
-            for key in [key.strip("`")]
-            if key.startswith(f"{prefix}backends[]")
-        ]
-    assert [f"`{key}`" for key in found] == said
 
 
 def test_every_command_with_json_has_its_keys_in_the_page() -> None:
