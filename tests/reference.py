@@ -14,14 +14,15 @@ from textwrap import dedent
 from typing import TYPE_CHECKING, Any, Final
 
 import click
-from fake_machine import FakeMachine, request
+from full_status import STATUS
 from prometheus_client.parser import text_string_to_metric_families
 from recipes import PAGE
+from serving_stage import report
 
-from xdplb.balancer import Balancer
 from xdplb.cli import commands
 from xdplb.config.schema import schema
-from xdplb.metrics import text as metrics_text
+from xdplb.metrics import Status, text_of
+from xdplb.serving.figures import Figures
 from xdplb.verdicts import VERDICTS
 
 if TYPE_CHECKING:
@@ -190,12 +191,9 @@ def _values(entry: dict[str, Any], definitions: dict[str, Any]) -> str:  # noqa:
 
 
 def metric_reference() -> str:
-    """Every metric, as the exporter has it."""
-    machine = FakeMachine()
-    balancer = Balancer(machine)
-    balancer.up(request())
-    machine.run_on()
-    status = [replace(one, verdicts=dict.fromkeys(VERDICTS, 0)) for one in balancer.status()]
+    """Every metric, as an agent has it."""
+    status = replace(STATUS, verdicts=dict.fromkeys(VERDICTS, 0))
+    text = text_of(Status([status]), Figures(report(), readable=True))
     return _table(
         ("metric", "type", "labels", "meaning"),
         (
@@ -205,7 +203,7 @@ def metric_reference() -> str:
                 ", ".join(_code(label) for label in family.samples[0].labels),
                 family.documentation,
             )
-            for family in text_string_to_metric_families(metrics_text(status))
+            for family in text_string_to_metric_families(text)
         ),
     )
 

@@ -13,7 +13,6 @@ import pytest
 from click.testing import CliRunner
 
 from xdplb.cli import commands
-from xdplb.cli.commands import up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,11 +102,3 @@ def test_the_readme_names_every_command(path: tuple[str, ...]) -> None:
     *group, name = path
     before = f"{' '.join(group)} [a-z|]*" if group else "xdplb "
     assert re.search(rf"{before}\b{name}\b", README)
-
-
-def test_the_readme_has_the_options_of_up_and_no_others() -> None:
-    section = README.partition("## Options of `up`\n")[2].partition("\n\nBefore")[0]
-    cells = [line.split(" | ")[0] for line in section.splitlines() if line.startswith("| `")]
-    named = {option for cell in cells for option in re.findall(r"--[a-z-]+", cell)}
-    options = {name for item in up.params for name in (*item.opts, *item.secondary_opts)}
-    assert named == options
