@@ -21,25 +21,25 @@ MORE_CLIENTS = [f"172.11.0.{host}" for host in range(100, 160)]
 ANSWER = re.compile(r"(\S+) answered by (\S+), which saw (\S+)")
 
 
-def run(*command: str | Path) -> str:
-    """Run a command and return what it prints; the demo ends if it fails."""
+def run(*command: str | Path, output: int | None = subprocess.PIPE) -> str:
+    """Run a command and return what it prints, if that is kept; the demo ends if it fails."""
     done = subprocess.run(
         [str(word) for word in command],
-        stdout=subprocess.PIPE,
+        stdout=output,
         text=True,
         check=False,
         env={**os.environ, "LAB": LAB, "PYTHON": sys.executable},
     )
     if done.returncode:
-        print(done.stdout, end="")
+        print(done.stdout or "", end="")
         sys.exit(f"demo: {' '.join(str(word) for word in command)} failed")
-    return done.stdout
+    return done.stdout or ""
 
 
 def say(command: str) -> None:
-    """Show a command and what it prints."""
-    print(f"\n$ xdplb {command}")
-    print(run(XDPLB, "--netns", LAB, *command.split()), end="")
+    """Show a command, and what it prints as it does on this terminal."""
+    print(f"\n$ xdplb {command}", flush=True)
+    run(XDPLB, "--netns", LAB, *command.split(), output=None)
 
 
 def ask(*clients: str) -> list[tuple[str, str, str]]:

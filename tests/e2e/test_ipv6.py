@@ -57,7 +57,7 @@ def test_both_ip_versions_are_balanced_on_one_interface(lab: Lab) -> None:
     status = lab.status()
     assert [item["address"] for item in status["services"]] == [SERVICE, SERVICE6]
     assert [item["backends"][0]["flows"] for item in status["services"]] == [3, 3]
-    assert status["flows"] == {"active": 6, "capacity": 2 * 262144}
+    assert status["flows"].items() >= {"active": 6, "capacity": 2 * 262144}.items()
     text = lab.xdplb("status").stdout
     assert f"{SERVICE} udp" in text
     assert f"{SERVICE6} udp" in text

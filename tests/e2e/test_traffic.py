@@ -221,8 +221,8 @@ def test_the_json_of_status_is_as_promised(lab: Lab) -> None:
     )
     assert document["version"] == 1
     (balancer,) = document["balancers"]
-    assert balancer["nat_ports"] == {"used": 0, "total": 72560}
-    assert balancer["flows"] == {"active": 0, "capacity": 262144}
+    assert balancer["nat_ports"].items() >= {"used": 0, "total": 72560}.items()
+    assert balancer["flows"].items() >= {"active": 0, "capacity": 262144}.items()
     assert balancer["services"][0]["ports"] == "all"
 
 
