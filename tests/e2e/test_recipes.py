@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -106,7 +107,14 @@ DESCRIBED = PAGE.read_text()
 OF_BACKENDS = "balancers[].services[].backends[]"
 JSON = {
     "status --json": "`status --json`",
+    "top --json --interval 0.1": "`top --json`",
     "backend list --json": "`backend list --json`",
+    "explain 198.51.100.7:5555 192.0.2.100:53 --json": "`explain --json`",
+    (
+        "trace --json --reason all --count 1 2>/dev/null & "
+        "while jobs %1 2>&1 | grep -q Running; do dig @192.0.2.10 server; done >/dev/null"
+    ): "`trace --json`",
+    "doctor --json": "`doctor --json`",
     "flows --json": "`flows --json`, `whois --json`",
     "whois 192.0.2.100:$(xdplb flows --json | jq .flows[0].nat.port) --json": (
         "`flows --json`, `whois --json`"
@@ -120,6 +128,11 @@ JSON = {
 def described(heading: str) -> dict[str, str]:
     """The keys that the page names, with what it says of them."""
     found: dict[str, str] = {}
+    if heading == "`top --json`":
+        found = {
+            key: meaning.removeprefix("with `--watch`")
+            for key, meaning in described("`status --json`").items()
+        }
     for key, meaning in rows(DESCRIBED, heading):
         if meaning == "as `status --json` has them":
             found |= {
@@ -128,7 +141,7 @@ def described(heading: str) -> dict[str, str]:
                 if name.startswith(OF_BACKENDS)
             }
         else:
-            found[key.strip("`")] = meaning
+            found |= dict.fromkeys(re.findall(r"`([^`]+)`", key), meaning)
     return found
 
 
