@@ -25,7 +25,7 @@ def refuse_target(name: str) -> None:
         InvalidValueError: There is something else at its place, or no directory for it.
     """
     if name == STREAM:
-        if sys.stdout.isatty():
+        if sys.stdout is not None and sys.stdout.isatty():
             raise InvalidValueError("- is a terminal here", "redirect the output, or name a file")
         return
     path = _real(name)

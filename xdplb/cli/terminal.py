@@ -47,7 +47,8 @@ _KEYS: Final = {
 
 def is_terminal() -> bool:
     """Whether what is printed is looked at, and can be replaced."""
-    return sys.stdout.isatty() and os.environ.get("TERM", "") not in _DUMB
+    stream = sys.stdout  # None where there is none
+    return stream is not None and stream.isatty() and os.environ.get("TERM", "") not in _DUMB
 
 
 def has_keys() -> bool:
