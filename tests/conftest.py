@@ -1,12 +1,20 @@
-"""The floors that need a kernel: skipped without one, but in CI that is a failure."""
+"""The floors that need a kernel: skipped without one, but in CI that is a failure.
+
+Several processes may run tests at once. Each takes turns for what it marks ``alone``.
+"""
 
 from __future__ import annotations
 
 import os
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from locks import turn
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
 TESTS = Path(__file__).parent
 
@@ -25,3 +33,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(TESTS / "bpf") or item.path.is_relative_to(TESTS / "e2e"):
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Let a test that is marked ``alone`` have the machine, and all others share it."""
+    with turn(alone=item.get_closest_marker("alone") is not None):
+        return (yield)

@@ -1,7 +1,8 @@
 """The command line without its start: a process that has all modules, and forks for each command.
 
-What a command does is the same, and 0.1 s of loading is done once. A command can be killed right
-before one of its changes, by the number of that change.
+What a command does is the same, and 0.15 s of loading is done once. It finds the environment and
+the working directory of who asks, and nothing on its standard input. It can be killed right before
+one of its changes, by the number of that change.
 """
 
 from __future__ import annotations
@@ -12,14 +13,37 @@ import os
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
-
-from lab import Lab
+import threading
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 from xdplb.kernel.closing import Closing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+WITHIN_S: Final = 60
+"""A command that takes longer is ended by a signal (alarm(2))."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A command, and where it is to run.
+
+    Attributes:
+        number: Stands in the answer, too.
+        words: What follows ``xdplb``.
+        kill_at: The change before which it is killed, from 0; None for none.
+        calls: The calls of libbpf that are changes; each of a neighbour is one, too.
+    """
+
+    number: int
+    words: Sequence[str]
+    kill_at: int | None
+    calls: Sequence[str]
+    environment: dict[str, str]
+    directory: str
 
 
 class Forked(Closing):
@@ -27,6 +51,8 @@ class Forked(Closing):
 
     def __init__(self) -> None:
         """Start it."""
+        self._lock = threading.Lock()
+        self._number = 0
         self._child = subprocess.Popen(
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -38,40 +64,42 @@ class Forked(Closing):
     def run(
         self, words: Sequence[str], kill_at: int | None = None, calls: Sequence[str] = ()
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end.
+        """Run a command to its end; ``Job`` says what is what."""
+        with self._lock:
+            self._number += 1
+            job = Job(
+                self._number, list(words), kill_at, list(calls), dict(os.environ), f"{Path.cwd()}"
+            )
+            assert self._child.stdin is not None
+            self._child.stdin.write(json.dumps(asdict(job)) + "\n")
+            self._child.stdin.flush()
+            return subprocess.CompletedProcess(list(words), *self._answer())
 
-        Args:
-            words: What follows ``xdplb``.
-            kill_at: The change before which it is killed, from 0; None for none.
-            calls: The calls of libbpf that are changes; each of a neighbour is one, too.
-        """
-        assert self._child.stdin is not None
+    def _answer(self) -> tuple[int, str, str]:
+        """What became of the last command; a test that was stopped did not wait for its own."""
         assert self._child.stdout is not None
-        self._child.stdin.write(json.dumps([list(words), kill_at, list(calls)]) + "\n")
-        self._child.stdin.flush()
-        code, out, err = json.loads(self._child.stdout.readline())
-        return subprocess.CompletedProcess(list(words), code, out, err)
+        while True:
+            line = self._child.stdout.readline()
+            assert line, "the process that forks has ended"
+            number, code, out, err = json.loads(line)
+            if number == self._number:
+                return code, out, err
 
 
-class QuickLab(Lab):
-    """A lab whose commands are forked."""
+_RUNNING: Final[list[Forked]] = []
 
-    def __init__(self, forked: Forked) -> None:
-        """Build it."""
-        self._forked = forked
-        super().__init__()
 
-    def xdplb(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """The command line, in the balancer's namespace."""
-        done = self._forked.run(("--netns", self.balancer, *arguments))
-        assert not check or done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
-        return done
+def forked() -> Forked:
+    """The one that runs, or a new one."""
+    if not _RUNNING:
+        _RUNNING.append(Forked())
+    return _RUNNING[0]
 
-    def killed(self, step: int, words: Sequence[str], calls: Sequence[str]) -> bool:
-        """Run a command that is killed before one of its changes; whether it came so far."""
-        done = self._forked.run(("--netns", self.balancer, *words), step, calls)
-        assert done.returncode in {0, -signal.SIGKILL}, done.stderr
-        return done.returncode != 0
+
+def end() -> None:
+    """End the one that runs."""
+    while _RUNNING:
+        _RUNNING.pop().close()
 
 
 def _count(real: Callable[..., Any], left: list[int], names: Sequence[str]) -> Callable[..., Any]:
@@ -87,16 +115,20 @@ def _count(real: Callable[..., Any], left: list[int], names: Sequence[str]) -> C
     return call
 
 
-def _command(words: Sequence[str], kill_at: int | None, calls: Sequence[str]) -> int:
+def _command(job: Job) -> int:
     """Run one command, in a process of its own."""
     from xdplb.cli import main  # noqa: PLC0415 - loaded already
     from xdplb.kernel import libbpf, links  # noqa: PLC0415
 
-    if kill_at is not None:
-        left = [kill_at]
-        libbpf._call = _count(libbpf._call, left, calls)  # noqa: SLF001 - every call comes by
+    if job.kill_at is not None:
+        left = [job.kill_at]
+        libbpf._call = _count(libbpf._call, left, job.calls)  # noqa: SLF001 - every call comes by
         links.Network._neighbour = _count(links.Network._neighbour, left, ())  # type: ignore[method-assign]  # noqa: SLF001
-    sys.argv = ["xdplb", *words]
+    os.environ.clear()
+    os.environ.update(job.environment)
+    os.chdir(job.directory)
+    sys.argv = ["xdplb", *job.words]
+    signal.alarm(WITHIN_S)
     try:
         main()
     except SystemExit as end:
@@ -104,15 +136,16 @@ def _command(words: Sequence[str], kill_at: int | None, calls: Sequence[str]) ->
     return 0
 
 
-def _fork(words: Sequence[str], kill_at: int | None, calls: Sequence[str]) -> list[Any]:
+def _fork(job: Job) -> tuple[int, str, str]:
+    """Run one command; returns its exit code, and what it has written."""
     out, err = os.memfd_create("out"), os.memfd_create("err")
     child = os.fork()
     if not child:
-        os.dup2(out, 1)
-        os.dup2(err, 2)
+        for fd, number in ((os.open(os.devnull, os.O_RDONLY), 0), (out, 1), (err, 2)):
+            os.dup2(fd, number)
         code = 1
         try:
-            code = _command(words, kill_at, calls)
+            code = _command(job)
         except BaseException:  # noqa: BLE001 - as an interpreter does
             sys.excepthook(*sys.exc_info())
         with contextlib.suppress(OSError):
@@ -120,24 +153,27 @@ def _fork(words: Sequence[str], kill_at: int | None, calls: Sequence[str]) -> li
             sys.stderr.flush()
         os._exit(code)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    texts = []
-    for fd in (out, err):
-        with os.fdopen(fd) as file:
-            file.seek(0)
-            texts.append(file.read())
-    return [code, *texts]
+    return code, _text(out), _text(err)
+
+
+def _text(fd: int) -> str:
+    with os.fdopen(fd) as file:
+        file.seek(0)
+        return file.read()
 
 
 def _serve() -> None:
-    import concurrent.futures  # noqa: F401, PLC0415
+    import concurrent.futures.thread  # noqa: F401, PLC0415
 
     from xdplb import cli  # noqa: F401, PLC0415
-    from xdplb.kernel import compiler, machine, veth  # noqa: F401, PLC0415
+    from xdplb.kernel import compiler, links, machine, veth  # noqa: F401, PLC0415
 
     for line in sys.stdin:
-        sys.stdout.write(json.dumps(_fork(*json.loads(line))) + "\n")
+        job = Job(**json.loads(line))
+        sys.stdout.write(json.dumps([job.number, *_fork(job)]) + "\n")
         sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    _serve()
+    with contextlib.suppress(KeyboardInterrupt):
+        _serve()

@@ -24,6 +24,8 @@ from socket import (
 from socket import socket as _Socket  # noqa: N812 - "socket" is a method here
 from typing import TYPE_CHECKING, Any
 
+from forked import forked
+
 from xdplb.kernel import netns
 from xdplb.kernel.closing import Closing
 
@@ -70,6 +72,14 @@ def process(cleanup: ExitStack, *command: str) -> subprocess.Popen[bytes]:
     return child
 
 
+def _host(number: int) -> tuple[str, str]:
+    """The commands of ``ip`` that give the hosts another address of each IP version."""
+    return (
+        f"address add 172.11.0.{number}/24 dev outside",
+        f"address add 2001:db8::{number}/64 dev outside nodad",
+    )
+
+
 class Lab(Closing):
     """A balancer at one end of a veth pair, hosts at the other, as in ``scripts/lab``."""
 
@@ -82,17 +92,19 @@ class Lab(Closing):
             for namespace in (self.balancer, self.hosts):
                 run("ip", "netns", "add", namespace)
                 self._cleanup.callback(run, "ip", "netns", "delete", namespace)
-                run("ip", "-n", namespace, "link", "set", "lo", "up")
-                for where in ("all", "default"):  # nobody else is there: no check for duplicates
-                    setting = f"net.ipv6.conf.{where}.accept_dad=0"
-                    run("nsenter", f"--net=/run/netns/{namespace}", "sysctl", "-qw", setting)
-            self.ip("b", "link add balancer type veth peer name outside netns", self.hosts)
-            self.ip("b", f"address add {SERVICE}/24 dev balancer")
-            self.ip("b", f"address add {SERVICE6}/64 dev balancer nodad")
-            self.ip("b", "link set balancer up")
-            self.ip("h", "link set outside up")
-            for host in hosts:
-                self.add_host(host)
+                with netns.inside(Path("/run/netns") / namespace):
+                    for name in ("all", "default"):  # nobody else is there to have an address, too
+                        Path(f"/proc/sys/net/ipv6/conf/{name}/accept_dad").write_text("0")
+            self.ip_batch(
+                "b",
+                "link set lo up",
+                f"link add balancer type veth peer name outside netns {self.hosts}",
+                f"address add {SERVICE}/24 dev balancer",
+                f"address add {SERVICE6}/64 dev balancer nodad",
+                "link set balancer up",
+            )
+            addresses = [line for number in hosts for line in _host(number)]
+            self.ip_batch("h", "link set lo up", "link set outside up", *addresses)
         except BaseException:
             self._cleanup.close()
             raise
@@ -105,6 +117,10 @@ class Lab(Closing):
         """``ip`` in a namespace; ``where`` is as for ``inside``."""
         return run("ip", "-n", self._namespace(where), *command.split(), *more).stdout
 
+    def ip_batch(self, where: str, *commands: str) -> None:
+        """Several commands of ``ip`` in one process, which takes no longer than one."""
+        run("ip", "-n", self._namespace(where), "-batch", "-", input="\n".join(commands))
+
     def link(self, where: str, name: str) -> tuple[int, str]:
         """Index and MAC address of an interface."""
         (link,) = json.loads(self.ip(where, f"-j link show dev {name}"))
@@ -112,8 +128,7 @@ class Lab(Closing):
 
     def add_host(self, number: int) -> None:
         """Give the hosts another address of each IP version."""
-        self.ip("h", f"address add 172.11.0.{number}/24 dev outside")
-        self.ip("h", f"address add 2001:db8::{number}/64 dev outside nodad")
+        self.ip_batch("h", *_host(number))
 
     def inside(self, where: str, *command: str) -> list[str]:
         """The command, to be run in a namespace; unlike ``ip netns exec`` it leaves mounts.
@@ -241,7 +256,13 @@ class Lab(Closing):
         return sock
 
     def xdplb(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """The command line, in the balancer's namespace."""
+        """The command line, in the balancer's namespace; what it does, without its start."""
+        done = forked().run(("--netns", self.balancer, *arguments))
+        assert not check or done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
+        return done
+
+    def started(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """The same as a process of its own, from its start."""
         return run(str(XDPLB), "--netns", self.balancer, *arguments, check=check)
 
     def up(self, *more: str, backends: tuple[str, ...] = ("172.11.0.20", "172.11.0.21")) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
 from lab import run
+from locks import locked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,8 +45,10 @@ def downloaded(name: str, *packages: str) -> list[Path]:
 def _fetched(name: str, packages: tuple[str, ...], use: Callable[[Path], Path]) -> Path:
     """A directory of the cache, which is made once: ``use`` says what of a download is in it."""
     place = CACHE / f"{name}-{crc32(' '.join(packages).encode()):08x}"  # others, other place
-    if not place.exists():
-        CACHE.mkdir(exist_ok=True)
+    CACHE.mkdir(exist_ok=True)
+    with locked(CACHE):  # several processes may run tests at once
+        if place.exists():
+            return place
         with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
             Path(scratch).chmod(0o777)  # apt downloads as a user of its own
             run("apt-get", "download", *packages, cwd=scratch)

@@ -113,14 +113,19 @@ class Echo:
 
     def __init__(self, lab: Lab, address: str, where: str = "h", answer: str = "") -> None:
         self._lab, self._address, self._where = lab, address, where
-        self._child = self._start(answer or address)
+        self._answer = answer or address
+        self._child = self._start()
 
-    def _start(self, answer: str) -> subprocess.Popen[bytes]:
+    def _start(self) -> subprocess.Popen[bytes]:
         program = (
-            "import socket as s,sys\nx=s.socket(2,2);x.bind((sys.argv[1],53))\n"
-            "while 1:\n d,p=x.recvfrom(999);x.sendto(sys.argv[2].encode(),p)"
+            "import signal,socket,sys\na=sys.argv[1:]\n"
+            "signal.signal(signal.SIGUSR1,lambda *_:a.append('nonsense'))\n"
+            "x=socket.socket(2,2);x.bind((a[0],53))\n"
+            "while 1:\n d,p=x.recvfrom(999);x.sendto(a[-1].encode(),p)"
         )
-        child = self._lab.process(self._where, "python3", "-Sc", program, self._address, answer)
+        child = self._lab.process(
+            self._where, "python3", "-Sc", program, self._address, self._answer
+        )
         wait_for(lambda: f"{self._address}:53" in self._sockets())
         return child
 
@@ -141,13 +146,12 @@ class Echo:
         self._child.wait()
 
     def err(self) -> None:
-        """Answer something else than is expected."""
-        self.die()
-        self._child = self._start("nonsense")
+        """Answer something else than is expected, from now on."""
+        self._child.send_signal(signal.SIGUSR1)
 
     def start_again(self) -> None:
         self.die()
-        self._child = self._start(self._address)
+        self._child = self._start()
 
 
 @pytest.fixture
@@ -308,7 +312,7 @@ def test_a_silent_backend_is_taken_out_by_what_the_traffic_tells(
 def test_what_the_traffic_tells_makes_a_check_come_early(
     lab: Lab, file: Path, tmp_path: Path, servers: dict[str, Echo]
 ) -> None:
-    health = 'check = "udp", send = "ping", interval = 60, timeout = 0.1, fall = 1'
+    health = 'check = "udp", send = "ping", interval = 60, fall = 1'
     file.write_text(service(f"health = {{ {health} }}"))
     agent = Run(lab, tmp_path, "--config", f"{file}").is_ready()
     clients = [client_of(lab, address) for address in (A, B)]
@@ -646,6 +650,7 @@ def test_one_of_two_interfaces_may_go_and_come_back(
 # What it costs
 
 
+@pytest.mark.alone
 def test_the_watchdog_hears_of_it_and_nothing_is_left_behind(
     lab: Lab, file: Path, tmp_path: Path
 ) -> None:

@@ -44,6 +44,8 @@ _GOOD: Final = frozenset({"forward", "return", "pass_not_ours"})
 TIMEOUTS: Final = ("--timeout", "60", "--timeout-unreplied", "10", "--timeout-tcp", "600")
 LOG: Final = logging.getLogger(__name__)
 
+pytestmark = pytest.mark.alone
+
 
 class Trial:
     """A balancer under load, and what is done to it meanwhile."""

@@ -7,7 +7,6 @@ from socket import SOCK_STREAM
 from typing import TYPE_CHECKING
 
 import pytest
-from forked import Forked, QuickLab
 from lab import SERVICE, SERVICE6, Lab
 
 if TYPE_CHECKING:
@@ -50,8 +49,8 @@ backend = [{{ address = "172.11.0.21", port = 53 }}]
 
 
 @pytest.fixture
-def lab(forked: Forked) -> Iterator[Lab]:
-    with QuickLab(forked) as built:
+def lab() -> Iterator[Lab]:
+    with Lab() as built:
         for address in (SECOND, NAT):
             built.ip("b", f"address add {address}/24 dev balancer")
         yield built

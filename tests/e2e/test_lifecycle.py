@@ -43,6 +43,7 @@ def _xdp(lab: Lab) -> str:
     return str(link.get("xdp"))
 
 
+@pytest.mark.alone
 def test_up_leaves_no_process_and_no_pin_and_down_leaves_nothing(lab: Lab) -> None:
     before, world = bpf_objects(), outside_world(lab)
     files = {path: sorted(Path(path).iterdir()) for path in ("/run", "/sys/fs/bpf")}
@@ -66,6 +67,34 @@ def _children_of_xdplb(lab: Lab) -> list[str]:
         if any("xdplb" in word for word in words[:4]) and lab.balancer in words:
             found.append(" ".join(words))
     return found
+
+
+def test_every_command_works_from_its_start(lab: Lab, tmp_path: Path) -> None:
+    """Most other tests leave the start out, and have all modules loaded."""
+    flows, file = f"{tmp_path}/flows", tmp_path / "xdplb.toml"
+
+    def says(text: str, *words: str) -> str:
+        done = lab.started(*words)
+        assert text in done.stdout, words
+        assert done.stderr == ""
+        return done.stdout
+
+    says("up: 172.11.0.1 udp", "up", "--iface", "balancer", "--backend", "172.11.0.20")
+    peer = exchange(lab.socket("172.11.0.22"), lab.socket("172.11.0.20", 53), b"q", 53)
+    says("172.11.0.20", "status")
+    says("xdplb_backend_up", "metrics")
+    says("172.11.0.22", "flows")
+    says("172.11.0.22", "whois", f"{peer[0]}:{peer[1]}")
+    says("added: 172.11.0.21", "backend", "add", "172.11.0.21")
+    says("saved: 1 flow", "save", flows)
+    says("ended: 1 flow", "flows", "kill", "--all")
+    says("restored: 1 of 1", "restore", flows)
+    file.write_text(says("[[service]]", "export"))
+    file.chmod(0o600)
+    says("", "check", f"{file}")
+    says("nothing to change", "apply", f"{file}")
+    says("changed: 172.11.0.1 udp", "up", "--config", f"{file}")
+    says("down: balancer", "down")
 
 
 def test_status_and_down_succeed_with_nothing_up(lab: Lab) -> None:

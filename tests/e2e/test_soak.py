@@ -13,6 +13,7 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+import pytest
 from lab import SERVICE, XDPLB, Lab, process, run
 from steady import BACKENDS, Traffic
 
@@ -157,6 +158,7 @@ class Operator:
             self.done.append("hup")
 
 
+@pytest.mark.alone
 def test_no_flow_notices_what_is_done_to_its_balancer(tmp_path: Path) -> None:
     assert BACKENDS == USUAL
     with Lab() as lab, ExitStack() as cleanup:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from forked import Forked, QuickLab
 from lab import SERVICE, SERVICE6, XDPLB, Lab, exchange, wait_for
 from teletype import Teletype
 
@@ -28,8 +27,8 @@ FOREIGN = b"\xb7\x00\x00\x00\x02\x00\x00\x00\x95" + bytes(7)  # r0 = XDP_PASS; e
 
 
 @pytest.fixture
-def lab(forked: Forked) -> Iterator[Lab]:
-    with QuickLab(forked) as built:
+def lab() -> Iterator[Lab]:
+    with Lab() as built:
         yield built
 
 
