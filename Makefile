@@ -6,6 +6,8 @@ STAMP := .venv/.ready
 DEBS := python3-bpfcc python3-venv iproute2 ethtool bpftool tcpdump iputils-ping iputils-arping socat \
 	dnsmasq-base bind9-dnsutils dnsperf sip-tester nftables iperf3 curl openssl systemd tshark jq \
 	dpkg-dev lintian man-db chromium-headless-shell
+# Two files of tests at a time; those that are marked "alone" wait for each other.
+BESIDE := -n 2 --dist loadfile --no-loadscope-reorder
 C_FILES := $(wildcard bpf/*.h bpf/*.c tests/*.c tests/bench/*.c) $(shell find bpf/kernel -name '*.h')
 
 .DEFAULT_GOAL := help
@@ -23,8 +25,8 @@ $(STAMP): pyproject.toml scripts/setup Makefile
 demo: setup ## The main job, in network namespaces: clients, balancer, two servers
 	@$(BIN)/python scripts/demo.py
 
-test: setup ## All tests (the bpf and e2e floors need root)
-	@$(BIN)/python -m pytest $(ARGS)
+test: setup ## All tests (the bpf and e2e floors need root; ARGS="-k TEXT", or a path)
+	@$(BIN)/python -m pytest $(BESIDE) $(ARGS)
 
 test-unit: setup ## Tests that need no privilege
 	@$(BIN)/python -m pytest tests/unit $(ARGS)

@@ -65,10 +65,21 @@ def programs_of(lab: Lab) -> set[int]:
 
 
 def unheld_maps() -> set[int]:
-    """Maps of this machine that no program holds: of somebody's ``up``, or left over."""
+    """Maps of this machine that neither a program nor a process holds: left over."""
     programs = json.loads(run("bpftool", "-j", "prog", "show").stdout)
     held = {number for item in programs for number in item.get("map_ids", ())}
-    return {item["id"] for item in json.loads(run("bpftool", "-j", "map", "show").stdout)} - held
+    maps = {item["id"] for item in json.loads(run("bpftool", "-j", "map", "show").stdout)}
+    return maps - held - (maps_of_processes() if maps - held else set())
+
+
+def maps_of_processes() -> set[int]:
+    """Maps that somebody has open, such as an ``up`` of another test."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/fdinfo/*"):
+        with suppress(OSError):
+            lines = path.read_text().splitlines()
+            found |= {int(line.split()[1]) for line in lines if line.startswith("map_id:")}
+    return found
 
 
 def processes_of(lab: Lab) -> list[str]:
