@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from xdplb.errors import InvalidValueError
 from xdplb.model import Endpoint, Protocol
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from xdplb.model import Address
+
+_LATEST: Final = 1e11
+"""Seconds since 1970: later than any log, and a date that can still be printed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ def _opened(lines: Iterable[str], hint: str) -> Iterator[Opened]:
             continue
         try:
             item = _read(json.loads(line))
-        except (LookupError, TypeError, ValueError) as error:
+        except (LookupError, RecursionError, TypeError, ValueError) as error:
             raise InvalidValueError(
                 f"line {number} is not one of a log of flows",
                 "'xdplb trace --reason new --json > FILE' writes such a log",
@@ -83,8 +86,11 @@ def _read(event: dict[str, Any]) -> Opened | None:
     came, left = event["in"], event["out"]
     if not event["new"] or left is None:
         return None
+    at = float(event["time"])
+    if not 0 <= at <= _LATEST:
+        raise ValueError
     return Opened(
-        at=float(event["time"]),
+        at=at,
         client=_endpoint(came, "source"),
         service=_endpoint(came, "destination"),
         backend=_endpoint(left, "destination"),

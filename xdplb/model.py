@@ -115,7 +115,7 @@ ALL_PORTS: Final = (PortRange(1, MAX_PORT),)
 
 @dataclass(frozen=True, slots=True, order=True)
 class Endpoint:
-    """An address and a port."""
+    """An address and a port; port 0 stands in packets alone, nobody can ask for it."""
 
     address: Address
     port: int
@@ -124,9 +124,10 @@ class Endpoint:
         """Refuse a port that is none.
 
         Raises:
-            InvalidValueError: The port is not 1 to 65535.
+            InvalidValueError: The port is not 0 to 65535.
         """
-        PortRange(self.port, self.port)
+        if self.port:
+            PortRange(self.port, self.port)
 
     def __str__(self) -> str:
         """``ADDR:PORT``, an IPv6 address in brackets (RFC 3986)."""
@@ -194,9 +195,10 @@ class Reservation:
         """Refuse a port that is none.
 
         Raises:
-            InvalidValueError: The NAT port is not 1 to 65535.
+            InvalidValueError: A port is not 1 to 65535.
         """
-        PortRange(self.nat_port, self.nat_port)
+        for port in (self.client.port, self.nat_port):
+            PortRange(port, port)
 
     def __str__(self) -> str:
         """``ADDR:PORT=NATPORT``."""

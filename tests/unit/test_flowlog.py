@@ -62,8 +62,24 @@ def test_at_a_time_it_was_the_last_one_at_each_backend() -> None:
     assert clients(flowlog.find(LOG, NAT, ip_address("192.0.2.11"), NIGHT)) == ["198.51.100.3"]
 
 
+def test_a_client_that_sent_from_port_0_is_found_like_others() -> None:
+    text = line("198.51.100.9", NIGHT).replace('"source_port": 5555', '"source_port": 0')
+    assert f"{flowlog.find([text], NAT)[0].client}" == "198.51.100.9:0"
+
+
 @pytest.mark.parametrize(
-    "text", ['{"source_port": 6666, ', '{"source_port": 6666, "in": 5}', '["source_port": 6666,']
+    "text",
+    [
+        '{"source_port": 6666, ',
+        '{"source_port": 6666, "in": 5}',
+        '["source_port": 6666,',
+        '"source_port": 6666,'.rjust(100_000, "["),
+        *(
+            line("198.51.100.1", NIGHT).replace(f"{NIGHT}", time)
+            for time in ("NaN", "1e30", "-1", "Infinity")
+        ),
+    ],
+    ids=range(8),
 )
 def test_what_is_no_log_is_refused(text: str) -> None:
     with pytest.raises(InvalidValueError, match="line 2 is not one of a log"):
@@ -108,3 +124,10 @@ def test_a_time_without_a_log_is_refused() -> None:
     done = CliRunner().invoke(commands, ("whois", "192.0.2.1:1", "--at", "2026-11-24 23:15"))
     assert done.exit_code == 2
     assert "--at needs --log" in done.stderr
+
+
+def test_a_time_that_no_clock_has_is_refused(file: str) -> None:
+    words = ("whois", f"{NAT}", "--log", file, "--at", "0001-01-01 00:00")
+    done = CliRunner().invoke(commands, words)
+    assert done.exit_code == 2
+    assert "0001-01-01 00:00:00 is no time of a log" in done.stderr

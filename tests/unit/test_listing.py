@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -121,3 +122,12 @@ def test_a_limit_keeps_those_that_were_seen_last() -> None:
     listing = pick(SAVED, Wanted(), 2)
     assert [flow.idle_s for flow in listing.flows] == [0.5, 1.0]
     assert listing.total == 4
+
+
+def test_a_client_that_sends_from_port_0_to_port_0_is_listed_like_others() -> None:
+    flows = memoryview(packed(IPV4, "198.51.100.9", 0, 0, 2002, 0, 0, 0))
+    listing = pick(replace(SAVED, parts=(Part(IPV4, LANES, flows),)), Wanted())
+    (flow,) = listing.flows
+    assert [f"{it}" for it in (flow.client, flow.service, flow.backend)] == [
+        *("198.51.100.9:0", "192.0.2.1:0", "192.0.2.10:0")
+    ]

@@ -224,7 +224,17 @@ def _opened(log: Path) -> Iterator[TextIO]:
 
 
 def _stamp(at: datetime | None) -> float | None:
-    return None if at is None else at.astimezone().timestamp()
+    """Seconds since 1970.
+
+    Raises:
+        InvalidValueError: No clock has that time.
+    """
+    if at is None:
+        return None
+    try:
+        return at.astimezone().timestamp()
+    except (OverflowError, ValueError):
+        raise InvalidValueError(f"{at} is no time of a log") from None
 
 
 def _show_log(found: Sequence[flowlog.Opened], *, as_json: bool) -> None:
