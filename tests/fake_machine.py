@@ -322,6 +322,9 @@ class FakeMachine:
         del running
         return replace(self.saved, interfaces=(*interfaces, ""))
 
+    def list_flows(self, running: Running, interfaces: Sequence[str]) -> Saved:
+        return self.save_flows(running, interfaces)
+
     def restore_flows(self, running: Running, interfaces: Sequence[str], saved: Saved) -> Restored:
         self._step("restore_flows")
         self.given.append((running, tuple(interfaces), saved, dict(self.programs)))

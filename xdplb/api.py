@@ -154,7 +154,7 @@ class Balancer:
             address, port = parse_backend(backend).place
             wanted = replace(wanted, backend=address, backend_port=port)
         with self._operations() as operations:
-            return pick(operations.save(self._interfaces[0]), wanted, limit).flows
+            return pick(operations.flows(self._interfaces[0]), wanted, limit).flows
 
     def add_backend(self, backend: str, *, weight: int = 1, service: str | None = None) -> None:
         """Give it another backend, which gets its share of new flows at once.

@@ -154,6 +154,19 @@ class Balancer:
         running = self._only(interface)
         return self._machine.save_flows(running, self._names(running))
 
+    def flows(self, interface: str | None = None) -> Saved:
+        """The flows of a balancer that runs, and reservations that have had a packet.
+
+        Args:
+            interface: One that it sits on; None where there is only one balancer.
+
+        Raises:
+            NotReadyError: There is none, or no telling which.
+        """
+        self._machine.require_privileges()
+        running = self._only(interface)
+        return self._machine.list_flows(running, self._names(running))
+
     def kill(
         self, interface: str | None, choose: Callable[[Request, Saved], Iterable[Flow]]
     ) -> int:

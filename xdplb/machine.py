@@ -195,5 +195,8 @@ class Machine(Protocol):
     def save_flows(self, running: Running, interfaces: Sequence[str]) -> Saved:
         """The flows of a balancer that have not timed out, and its interfaces' names."""
 
+    def list_flows(self, running: Running, interfaces: Sequence[str]) -> Saved:
+        """The same, and reservations that have had a packet: to be shown, not for a file."""
+
     def restore_flows(self, running: Running, interfaces: Sequence[str], saved: Saved) -> Restored:
         """Give saved flows to a balancer, attached or not."""

@@ -23,7 +23,14 @@ STATES: Final = tuple(
 
 STATE_NAMES: Final = tuple(code.name.lower() for code in STATES)
 
+LISTED: Final = (*STATES, FlowCode.RESERVED)
+"""Those that are shown; ``LISTED_NAMES`` are their names."""
+
+LISTED_NAMES: Final = tuple(code.name.lower() for code in LISTED)
+
 _NS_PER_MS: Final = 10**6
+_NO_PORT: Final = bytes(2)
+_NEVER: Final = 1 << 32
 _AHEAD: Final = 2
 """Ticks: another CPU may be so far ahead of the clock that was asked."""
 
@@ -123,8 +130,10 @@ def _ports(state: State) -> list[bytes]:
     ]
 
 
-def pick(data: bytes, first: int, origin: Origin, now: int) -> bytes:
-    """Choose the flows that have not timed out, and pack them for a file.
+def pick(
+    data: bytes, first: int, origin: Origin, now: int, codes: Sequence[FlowCode] = STATES
+) -> bytes:
+    """Choose the flows that have not timed out, and pack them as in a file.
 
     A record that a program takes over meanwhile had timed out, so it is left out whatever of it
     was copied before and what after.
@@ -134,11 +143,14 @@ def pick(data: bytes, first: int, origin: Origin, now: int) -> bytes:
         first: The index of the first one.
         origin: What they mean.
         now: The time in ticks.
+        codes: The states that are meant; reservations only if they have had a packet.
     """
     newest = now + _AHEAD
     pack = FLOW[origin.version].pack
-    states = {int(code): place for place, code in enumerate(STATES)}
-    ways, limits, ports, interfaces = origin.ways, origin.limits, origin.ports, origin.interfaces
+    states = {int(code): place for place, code in enumerate(codes)}
+    ways, ports, interfaces = origin.ways, origin.ports, origin.interfaces
+    reserved = {limit >> 8 << 8 | FlowCode.RESERVED: _NEVER for limit in origin.limits}
+    limits = {**origin.limits, **reserved}
     found = []
     unpack = wire.LAYOUTS[origin.version]["flow"].iter_unpack
     for index, flow in enumerate(unpack(data), first):
@@ -153,6 +165,8 @@ def pick(data: bytes, first: int, origin: Origin, now: int) -> bytes:
             continue
         lane, generation, of_service, start, end = way
         if owner >> 56 != generation or service != of_service or not start <= index <= end:
+            continue
+        if code == FlowCode.RESERVED and service_port == _NO_PORT:
             continue
         idle = max(idle - _AHEAD, 0) * wire.TICK_NS // _NS_PER_MS
         found.append(

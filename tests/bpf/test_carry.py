@@ -16,11 +16,12 @@ from scapy.layers.l2 import Ether
 from xdplb import saved, wire
 from xdplb.facts import Running
 from xdplb.kernel import carry, clock, libbpf, tables
+from xdplb.listing import Listing, Wanted, pick
 from xdplb.model import Backend, PortRange, Protocol
 from xdplb.request import Request, Service
 from xdplb.restoring import Destination, Moment
 from xdplb.saved import Saved, Skip
-from xdplb.saving import STATE_NAMES
+from xdplb.saving import LISTED, LISTED_NAMES, STATE_NAMES
 from xdplb.startup import describe
 from xdplb.wire import FlowCode
 
@@ -266,6 +267,19 @@ def test_a_reservation_is_not_saved_and_keeps_its_port() -> None:
             assert restore(found, new) == {Skip.PORT_TAKEN: 1}
             sent = Ether(new.run(udp(sport=7777)).packet)
             assert sent[UDP].sport == other.nat_port
+
+
+def test_a_reservation_is_listed_once_it_has_had_a_packet() -> None:
+    def listed() -> Listing:
+        part = carry.read(balancer.maps, running(balancer), clock.ticks(), LISTED)
+        return pick(Saved(0.0, ("lo", ""), LISTED_NAMES, (part,)), Wanted(nat_port=6666))
+
+    with Loaded(make_request(reservations=(reservation(CLIENT, 5555, 6666),))) as balancer:
+        assert listed().total == 0
+        assert balancer.run(udp(dport=53)).verdict == "forward"
+        (flow,) = listed().flows
+        assert (f"{flow.client}", flow.service.port) == (f"{CLIENT}:5555", 53)
+        assert (flow.state, round(flow.idle_s)) == ("reserved", 0)
 
 
 def test_a_running_program_loses_no_flow_to_restored_ones() -> None:

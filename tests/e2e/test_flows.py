@@ -32,6 +32,21 @@ def test_a_port_in_a_log_leads_to_its_client(lab: Lab) -> None:
     assert "nobody stands behind" in lab.xdplb("whois", f"{SERVICE}:{unused}").stdout
 
 
+def test_a_reserved_port_leads_to_its_client_like_any_other(lab: Lab) -> None:
+    lab.up("--port", "53", "--client", "172.11.0.22:5555=6666", backends=("172.11.0.20",))
+    asked = ("whois", f"{SERVICE}:6666")
+    before = f"{SERVICE}:6666 is reserved for 172.11.0.22:5555, which has not used it yet\n"
+    assert lab.xdplb(*asked).stdout == before
+    assert lab.xdplb("flows").stdout == "no such flow\n"
+    exchange(lab.socket("172.11.0.22", 5555), lab.socket("172.11.0.20", 53), b"?", 53)
+    said = lab.xdplb(*asked).stdout
+    assert said.startswith(f"172.11.0.22:5555 stands behind {SERVICE}:6666 toward 172.11.0.20:53 ")
+    assert said.endswith("; the port is reserved for it\n")
+    (flow,) = json.loads(lab.xdplb("flows", "--state", "reserved", "--json").stdout)["flows"]
+    assert (flow["nat"]["port"], flow["service"]["port"]) == (6666, 53)
+    assert lab.xdplb("flows", "kill", "--client", "172.11.0.22").stdout == "ended: 0 flows\n"
+
+
 def test_flows_are_listed_and_chosen(lab: Lab) -> None:
     server = lab.socket("172.11.0.20", 53)
     for number in (22, 23, 24):

@@ -7,6 +7,7 @@ import sys
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -21,7 +22,8 @@ from xdplb.files import STREAM
 from xdplb.listing import Wanted, pick
 from xdplb.parsing import parse_clients
 from xdplb.render import columns
-from xdplb.saving import STATE_NAMES
+from xdplb.saving import LISTED_NAMES, STATE_NAMES
+from xdplb.wire import FlowCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from xdplb.listing import Flow, Listing
-    from xdplb.model import Address, Backend, Endpoint, Protocol
+    from xdplb.model import Address, Backend, Endpoint, Protocol, Reservation
     from xdplb.request import Request
     from xdplb.saved import Saved
 
@@ -37,13 +39,14 @@ _JSON_VERSION: Final = 1
 _USUAL_LIMIT: Final = 100
 _COLUMNS: Final = ("client", "service", "backend", "nat", "state", "idle")
 _FIRST_NUMBER: Final = 5
+_RESERVED: Final = FlowCode.RESERVED.name.lower()
 _TIMES: Final = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%S%z")
 
 
-def _choices(command: Any) -> Any:  # noqa: ANN401 - whatever click decorates
+def _choices(command: Any, states: Sequence[str]) -> Any:  # noqa: ANN401 - what click decorates
     """The options that say which flows are meant."""
     for option in (
-        click.option("--state", type=click.Choice(STATE_NAMES), help="Only flows in this state."),
+        click.option("--state", type=click.Choice(states), help="Only flows in this state."),
         click.option(
             "--service", metavar="NAME", shell_complete=completion.services,
             help="Only flows of this service.",
@@ -71,7 +74,7 @@ def _wanted(client: str | None, backend: Backend | None, state: str | None) -> W
 
 
 @click.group(invoke_without_command=True)
-@_choices
+@partial(_choices, states=LISTED_NAMES)
 @click.option(
     "--limit", type=click.IntRange(1), default=_USUAL_LIMIT, show_default=True,
     help="Print so many, those that were seen last.",
@@ -110,7 +113,7 @@ def flows(  # noqa: PLR0913 - one argument for each option
 
 
 @flows.command()
-@_choices
+@partial(_choices, states=STATE_NAMES)
 @click.option("--all", "everything", is_flag=True, help="All flows of the balancer.")
 @iface_option
 def kill(  # noqa: PLR0913 - one argument for each option
@@ -193,16 +196,19 @@ def whois(  # noqa: PLR0913 - one argument for each option
     wanted = Wanted(nat_port=nat.port, nat_address=nat.address)
     if backend is not None:
         wanted = replace(wanted, backend=backend.address, backend_port=backend.port)
-    listing = _listed(wanted, None, iface, None)
+    listing, reserved = _behind(wanted, iface)
     if as_json:
         click.echo(_to_json(listing))
         return
-    if not listing.flows:
+    for item in reserved:
+        click.echo(f"{nat} is reserved for {item.client}, which has not used it yet")
+    if not listing.flows and not reserved:
         click.echo(f"nobody stands behind {nat} now")
     for flow in listing.flows:
         click.echo(
             f"{flow.client} stands behind {flow.nat} toward {flow.backend} {flow.protocol}; "
             f"it dialled {flow.service}, {_ago(flow.idle_s)}"
+            + ("; the port is reserved for it" if flow.state == _RESERVED else "")
         )
 
 
@@ -266,7 +272,24 @@ def _listed(wanted: Wanted, limit: int | None, iface: str | None, service: str |
         balancer = Balancer(machine)
         if service is not None:
             wanted = replace(wanted, services=_dialled(balancer.request(iface), service))
-        return pick(balancer.save(iface), wanted, limit)
+        return pick(balancer.flows(iface), wanted, limit)
+
+
+def _behind(wanted: Wanted, iface: str | None) -> tuple[Listing, list[Reservation]]:
+    """Who stands behind a NAT port; and for whom it is reserved, who has not used it yet."""
+    from xdplb.kernel.machine import Machine  # noqa: PLC0415 - not for --help
+
+    with Machine() as machine:
+        balancer = Balancer(machine)
+        listing = pick(balancer.flows(iface), wanted)
+        reserved = [
+            one
+            for item in (() if listing.flows else balancer.request(iface).services)
+            if wanted.backend is None and wanted.nat_address in item.own_addresses
+            for one in item.reservations
+            if one.nat_port == wanted.nat_port
+        ]
+    return listing, reserved
 
 
 def _dialled(request: Request, name: str) -> Any:  # noqa: ANN401 - a predicate of Wanted

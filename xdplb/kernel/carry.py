@@ -27,7 +27,7 @@ from xdplb.kernel import clock, libbpf
 from xdplb.kernel.newcomers import Newcomers
 from xdplb.restoring import Destination, claimed, is_free
 from xdplb.saved import Part, Skip
-from xdplb.saving import idle_ticks, origin, pick, side_of
+from xdplb.saving import STATES, idle_ticks, origin, pick, side_of
 from xdplb.sketch import ROWS, counter_places, is_counted
 from xdplb.wire import ClientKey, ClientValue, FlowCode, FlowRecord
 
@@ -72,13 +72,14 @@ def _counters(maps: Maps) -> Iterator[memoryview]:
         yield counts
 
 
-def read(maps: Maps, running: Running, now: int) -> Part:
+def read(maps: Maps, running: Running, now: int, codes: Sequence[FlowCode] = STATES) -> Part:
     """The flows of one IP version that have not timed out.
 
     Args:
         maps: The balancer's.
         running: What it knows of itself.
         now: The time in ticks.
+        codes: The states that are meant.
     """
     state, version = running.state, maps.version
     meaning = origin(state, side_of(state, version), running.records[version])
@@ -87,7 +88,7 @@ def read(maps: Maps, running: Running, now: int) -> Part:
     with _mapped(maps["reverse_lookup"], state.capacity * size) as records:
         for first in range(0, state.capacity, _CHUNK):
             copied = records[first * size : (first + _CHUNK) * size].tobytes()
-            flows += pick(copied, first, meaning, now)
+            flows += pick(copied, first, meaning, now, codes)
     return Part(version, meaning.lanes, memoryview(flows))
 
 

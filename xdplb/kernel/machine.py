@@ -36,7 +36,7 @@ from xdplb.model import Clients, Endpoint
 from xdplb.ports import NatPool
 from xdplb.restoring import Destination, Moment
 from xdplb.saved import Restored, Saved, Skip
-from xdplb.saving import STATE_NAMES
+from xdplb.saving import LISTED, STATES
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from xdplb.model import Address, Mode, PortRange
     from xdplb.plan import Plan
     from xdplb.state import Restore, State
-    from xdplb.wire import BackendRecord, ClientKey, StatsRecord
+    from xdplb.wire import BackendRecord, ClientKey, FlowCode, StatsRecord
 
 _CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
 
@@ -476,12 +476,23 @@ class Machine(Closing):
             running: The balancer.
             interfaces: What its interfaces are called now.
         """
+        return self._flows(running, interfaces, STATES)
+
+    def list_flows(self, running: Running, interfaces: Sequence[str]) -> Saved:
+        """The same, and reservations that have had a packet: to be shown, not for a file."""
+        return self._flows(running, interfaces, LISTED)
+
+    def _flows(
+        self, running: Running, interfaces: Sequence[str], codes: Sequence[FlowCode]
+    ) -> Saved:
         at, now = time.time(), clock.ticks()
         with self._maps(running.program_id) as every:
             parts = [
-                carry.read(every.of(version), running, now) for version in running.state.versions
+                carry.read(every.of(version), running, now, codes)
+                for version in running.state.versions
             ]
-        return Saved(at, (*interfaces, ""), STATE_NAMES, tuple(parts))
+        names = tuple(code.name.lower() for code in codes)
+        return Saved(at, (*interfaces, ""), names, tuple(parts))
 
     def restore_flows(self, running: Running, interfaces: Sequence[str], saved: Saved) -> Restored:
         """Give saved flows to a balancer, attached or not; see ``xdplb.kernel.carry``.
