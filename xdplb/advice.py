@@ -46,11 +46,13 @@ class Around:
         presences: What its interfaces are now, by index; None for one that is not here.
         strangers: Words for programs on them that are not the balancer's, by index.
         lost: Its addresses that are not this host's.
+        traced_for: For how many seconds it tells what it does; None where it does not.
     """
 
     presences: Mapping[int, Presence | None]
     strangers: Mapping[int, str]
     lost: Sequence[Address] = ()
+    traced_for: float | None = None
 
     @property
     def has_agent(self) -> bool:
@@ -82,6 +84,7 @@ def warnings(status: BalancerStatus, state: State, around: Around) -> tuple[Advi
             _of_tables(status.services),
             _of_flows(status.services),
             _of_agent(state, around),
+            _of_trace(around),
             _of_version(status),
         )
     )
@@ -275,6 +278,14 @@ def _of_agent(state: State, around: Around) -> Iterator[Advice]:
         yield Advice(
             "nobody checks the health of backends: the agent is not running",
             "'xdplb run' starts it; under systemd 'systemctl status xdplb-agent@NAME'",
+        )
+
+
+def _of_trace(around: Around) -> Iterator[Advice]:
+    if around.traced_for is not None and around.traced_for <= 0:
+        yield Advice(
+            "a trace is on that nobody reads, and makes each packet slower",
+            "its 'xdplb trace' was killed, or stopped; 'xdplb trace --seconds 1' ends it for good",
         )
 
 

@@ -97,7 +97,7 @@ def _around(machine: Machine, running: Running) -> advice.Around:
     }
     own = dict.fromkeys(address for side in running.state.sides for address in side.addresses)
     lost = tuple(address for address in own if not machine.has_address(address))
-    return advice.Around(presences, strangers, lost)
+    return advice.Around(presences, strangers, lost, machine.traced_for(running))
 
 
 def _side(machine: Machine, running: Running, side: Side, names: Sequence[str]) -> _Side:

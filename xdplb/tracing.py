@@ -216,11 +216,12 @@ def trace(machine: Machine, find: Callable[[], Running], wanted: Wanted) -> Iter
             tap = held.enter_context(machine.tap(running, _flags(running.state, wanted)))
             plain = _plain(machine, running, is_left_over=left is not None)
             held.callback(close, plain)
+            tracer = Tracer(machine, running, tap)
             with ExitStack() as undo:
                 _exchange(machine, running, running.program_id, tap.program_fd, undo)
                 undo.pop_all()
         held.callback(_put_back, machine, running, tap, plain)
-        yield Tracer(machine, running, tap)
+        yield tracer
 
 
 def _flags(state: State, wanted: Wanted) -> dict[int, list[str]]:

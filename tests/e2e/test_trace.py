@@ -90,9 +90,12 @@ def test_a_trace_that_is_killed_is_put_right_by_the_next(lab: Lab) -> None:
     trace.child.communicate()
     assert lab.status()["program"]["tag"] != tag
     exchange(lab.socket("172.11.0.22"), lab.socket("172.11.0.20", 53), b"?", 53)
+    wait_for(lambda: any("nobody reads" in it["what"] for it in lab.status()["warnings"]))
     while (third := lab.xdplb("trace", "--seconds", "0.1", check=False)).returncode == 3:
         assert "another 'xdplb trace' is on" in third.stderr  # it has not been silent for long
-    assert lab.status()["program"]["tag"] == tag
+    status = lab.status()
+    assert status["program"]["tag"] == tag
+    assert not [it for it in status["warnings"] if "trace" in it["what"]]
 
 
 def test_a_change_by_somebody_else_ends_it_and_stays(lab: Lab) -> None:

@@ -281,6 +281,12 @@ def test_checks_that_nobody_does_are_told() -> None:
     assert told(status, Around({2: replace(UP, has_agent=True)}, {}), known) == []
 
 
+@pytest.mark.parametrize(("left", "count"), [(None, 0), (2.5, 0), (0.0, 1), (-60.0, 1)])
+def test_a_trace_that_nobody_reads_is_told(left: float | None, count: int) -> None:
+    found = told(with_backends(backend("192.0.2.10")), replace(AROUND, traced_for=left))
+    assert found == ["a trace is on that nobody reads, and makes each packet slower"][:count]
+
+
 def test_another_version_is_told() -> None:
     status = replace(with_backends(backend("192.0.2.10")), version="0.0.9")
     (what,) = told(status)
