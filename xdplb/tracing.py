@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from xdplb.facts import Running
     from xdplb.machine import Machine, Tap
-    from xdplb.state import State
+    from xdplb.state import AttachedTo, State
 
 NEW: Final = "new"
 ALL: Final = "all"
@@ -133,19 +133,20 @@ def constants(wanted: Wanted, names: Sequence[str], version: int) -> list[str]:
 
 
 def read(
-    data: bytes, names: Sequence[str], interfaces: Mapping[int, str], at_zero_ns: int
+    data: bytes, names: Sequence[str], interfaces: Mapping[int, str], at_zero_ns: int, snap: int
 ) -> Event:
     """An event as the program has written it.
 
     Args:
-        data: ``struct trace_event``, with or without the frame that left.
+        data: ``struct trace_event``, with or without the frame that left. Behind the end of a
+            frame, it has what is left of an earlier one.
         names: The program's verdicts, in their order.
         interfaces: By their indexes.
         at_zero_ns: When the kernel's monotonic clock was zero, in nanoseconds since 1970.
+        snap: How many bytes there are for each frame.
     """
     time, ifindex, came, left, verdict, is_new = _EVENT.unpack_from(data)
     rest = data[_EVENT.size :]
-    snap = len(rest) // 2 if left else len(rest)
     return Event(
         at_ns=at_zero_ns + time,
         interface=interfaces.get(ifindex, ""),
@@ -153,18 +154,19 @@ def read(
         is_new=bool(is_new),
         lengths=(came, left),
         came=rest[: min(came, snap)],
-        left=rest[snap : snap + left] if left else b"",
+        left=rest[snap : snap + min(left, snap)],
     )
 
 
 class Tracer:
     """A balancer that tells what it does."""
 
-    def __init__(self, machine: Machine, running: Running, tap: Tap) -> None:
-        """Begin to ask."""
+    def __init__(self, machine: Machine, running: Running, tap: Tap, snap: int) -> None:
+        """Begin to ask for so many bytes of each frame."""
         self._machine = machine
         self._running = running
         self._tap = tap
+        self._snap = snap
         self._interfaces = {
             item.index: machine.interface_name(item.index) or item.name
             for item in running.state.interfaces
@@ -186,7 +188,10 @@ class Tracer:
         self._tap.ask_for(_ASKED_FOR_S)
         names = self._running.state.verdicts
         zero = self._tap.at_zero_ns
-        return [read(data, names, self._interfaces, zero) for data in self._tap.wait(seconds)]
+        return [
+            read(data, names, self._interfaces, zero, self._snap)
+            for data in self._tap.wait(seconds)
+        ]
 
     def is_on(self) -> bool:
         """Whether the twin still hangs on an interface: 'up' and 'down' end a trace."""
@@ -216,11 +221,10 @@ def trace(machine: Machine, find: Callable[[], Running], wanted: Wanted) -> Iter
             tap = held.enter_context(machine.tap(running, _flags(running.state, wanted)))
             plain = _plain(machine, running, is_left_over=left is not None)
             held.callback(close, plain)
-            tracer = Tracer(machine, running, tap)
-            with ExitStack() as undo:
-                _exchange(machine, running, running.program_id, tap.program_fd, undo)
-                undo.pop_all()
-        held.callback(_put_back, machine, running, tap, plain)
+            tracer = Tracer(machine, running, tap, wanted.snap)
+            held.callback(_put_back, machine, running, tap, plain)
+            for item in running.state.interfaces:
+                _exchange(machine, item, running.program_id, tap.program_fd)
         yield tracer
 
 
@@ -249,31 +253,27 @@ def _plain(machine: Machine, running: Running, *, is_left_over: bool) -> int:
     return plain
 
 
-def _exchange(
-    machine: Machine, running: Running, old_id: int, program_fd: int, undo: ExitStack | None
-) -> None:
-    """Put a program in the place of another one, where that still is."""
-    for item in running.state.interfaces:
-        there = machine.attached(item.index)
-        if there is None or there.program_id != old_id:
-            continue
+def _exchange(machine: Machine, item: AttachedTo, old_id: int, program_fd: int) -> None:
+    """Put a program in the place of another one on an interface, if that still is there."""
+    there = machine.attached(item.index)
+    if there is not None and there.program_id == old_id:
         name = machine.interface_name(item.index) or item.name
         machine.attach(item.index, name, program_fd, item.mode, old_id)
-        if undo is not None:
-            old_fd = machine.hold(old_id)
-            new_id = machine.program_id(program_fd)
-            if old_fd is not None:
-                undo.callback(close, old_fd)
-                undo.callback(machine.attach, item.index, name, old_fd, item.mode, new_id)
 
 
 def _put_back(machine: Machine, running: Running, tap: Tap, plain: int) -> None:
     """The plain program takes its place again; a command that is changing it goes first."""
-    with ExitStack() as locked:
+    with ExitStack() as each:
         with suppress(BusyError):
-            locked.enter_context(machine.lock())
-        with suppress(BusyError):  # somebody has put another one there: that one stays
-            _exchange(machine, running, tap.program_id, plain, None)
+            each.enter_context(machine.lock())
+        for item in running.state.interfaces:
+            each.callback(_put_back_on, machine, item, tap, plain)
+
+
+def _put_back_on(machine: Machine, item: AttachedTo, tap: Tap, plain: int) -> None:
+    """The same on one interface, whatever has become of the others."""
+    with suppress(BusyError):  # somebody has put another one there: that one stays
+        _exchange(machine, item, tap.program_id, plain)
 
 
 def to_json(event: Event) -> dict[str, Any]:

@@ -38,13 +38,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
 class Traced:
     """A balancer's twin, which is fed packets like the balancer."""
 
-    def __init__(self, tap: Tap) -> None:
+    def __init__(self, tap: Tap, snap: int) -> None:
         self.tap = tap
+        self.snap = snap
 
     def run(self, packet: bytes) -> tuple[libbpf.ProgramRun, list[Event]]:
         done = libbpf.run_program(self.tap.program_fd, packet, room=70000)
         return done, [
-            tracing.read(data, source.verdicts(), {1: "lo"}, 0) for data in self.tap.wait(0)
+            tracing.read(data, source.verdicts(), {1: "lo"}, 0, self.snap)
+            for data in self.tap.wait(0)
         ]
 
 
@@ -53,10 +55,10 @@ def traced(
     balancer: Loaded, wanted: Wanted | None = None, *, shares_ports: bool = False
 ) -> Iterator[Traced]:
     """The twin of a balancer."""
-    plan = balancer.plan
+    plan, wanted = balancer.plan, wanted or Wanted()
     mine = (
         *flags(plan, shares_ports=shares_ports),
-        *tracing.constants(wanted or Wanted(), source.verdicts(), plan.version),
+        *tracing.constants(wanted, source.verdicts(), plan.version),
     )
     code = compiled(plan.version, mine)
     every = twin.shared(balancer.every)
@@ -64,7 +66,7 @@ def traced(
         tables.add_meta(every, describe([plan], 0, (), {}), balancer.fd)
         with Tap(every, {plan.version: code}) as tap:
             tap.ask_for(60)
-            yield Traced(tap)
+            yield Traced(tap, wanted.snap)
     finally:
         every.close()
 
@@ -102,6 +104,14 @@ def test_a_packet_is_told_as_it_came_and_as_it_left(version: int) -> None:
         assert first.at_ns < again.at_ns < answer.at_ns
         assert balancer.run(request).packet == done.packet  # it is the same flow for both
         assert twin_of_it.tap.lost() == 0
+
+
+@pytest.mark.parametrize("snap", [65, 102])
+def test_of_a_packet_as_much_is_told_as_was_asked_for(snap: int) -> None:
+    with Loaded() as balancer, traced(balancer, Wanted(snap=snap)) as twin_of_it:
+        for packet in (udp(bytes(range(200))), udp(b"short")):
+            done, (event,) = twin_of_it.run(packet)
+            assert (event.came, event.left) == (packet[:snap], done.packet[:snap])
 
 
 def test_what_does_not_leave_is_told_as_it_came() -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import struct
+from contextlib import suppress
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -18,7 +19,7 @@ from scapy.utils import RawPcapNgReader
 from xdplb import frames, tracing
 from xdplb.balancer import Balancer
 from xdplb.cli import commands
-from xdplb.errors import AttachError, BusyError, LoadError, NotReadyError
+from xdplb.errors import AttachError, BusyError, LoadError, NotReadyError, XdplbError
 from xdplb.facts import Attached
 from xdplb.model import IPV4, IPV6, Endpoint, Mode, Protocol
 from xdplb.pcapng import Writer
@@ -46,7 +47,7 @@ SENT = Event(1_700_000_000_123_456_789, "eth0", "forward", True, (42, 42), CAME,
 DROPPED = replace(SENT, verdict="drop_no_port", is_new=False, lengths=(42, 0), left=b"")
 
 
-def told(verdict: str, *, left: bytes = b"", snap: int = 64) -> bytes:
+def told(verdict: str, *, left: bytes = b"", snap: int = tracing.DEFAULT_SNAP) -> bytes:
     """What the program writes: ``struct trace_event``."""
     head = struct.pack("=QIIIBB2x", 1000, 2, len(CAME), len(left), NAMES.index(verdict), 1)
     parts = (data[:snap].ljust(snap, b"\0") for data in (CAME, left) if data)
@@ -161,6 +162,16 @@ def test_where_one_interface_refuses_all_is_as_it_was() -> None:
     assert ids(machine) == [NEW_ID, NEW_ID]
 
 
+@pytest.mark.parametrize("kind", [BusyError, AttachError])
+def test_where_one_does_not_come_back_the_other_does(kind: type[XdplbError]) -> None:
+    for refusals in ([kind("no")], [None, kind("no")]):
+        machine = up("eth0", "eth1")
+        machine.taps.append(Tap(machine))
+        with suppress(AttachError), Balancer(machine).trace(Wanted()):
+            machine.fail["attach"] = list(refusals)
+        assert sorted(ids(machine)) == [NEW_ID, TAP_ID]
+
+
 def test_what_the_kernel_does_not_take_changes_nothing() -> None:
     machine = up()
     machine.fail["tap"] = [LoadError("no")]
@@ -239,7 +250,7 @@ def test_an_event_is_a_line() -> None:
 
 def test_an_event_of_which_only_a_part_was_taken_is_read() -> None:
     data = told("forward", left=LEFT, snap=30)
-    event = tracing.read(data, NAMES, {}, 0)
+    event = tracing.read(data, NAMES, {}, 0, 30)
     assert (event.came, event.left, event.interface) == (CAME[:30], LEFT[:30], "")
 
 
