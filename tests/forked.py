@@ -122,7 +122,7 @@ def _command(job: Job) -> int:
 
     if job.kill_at is not None:
         left = [job.kill_at]
-        libbpf._call = _count(libbpf._call, left, job.calls)  # noqa: SLF001 - every call comes by
+        libbpf.call = _count(libbpf.call, left, job.calls)  # every call comes by
         links.Network._neighbour = _count(links.Network._neighbour, left, ())  # type: ignore[method-assign]  # noqa: SLF001
     os.environ.clear()
     os.environ.update(job.environment)

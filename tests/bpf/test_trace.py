@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import ip_network
@@ -13,7 +15,8 @@ from packets import CLIENT, CLIENT6, icmp_error, tcp, udp
 
 from xdplb import source, tracing
 from xdplb.flags import flags
-from xdplb.kernel import libbpf, tables, twin
+from xdplb.kernel import libbpf, tables, tap, twin
+from xdplb.kernel.ring import Ring
 from xdplb.kernel.tap import Tap
 from xdplb.model import Mode, PortRange, Protocol
 from xdplb.plan import Port
@@ -183,6 +186,22 @@ def test_what_there_is_no_room_for_is_counted() -> None:
         while events := twin_of_it.tap.wait(0):
             told += events
         assert twin_of_it.tap.lost() == 9000 - len(told) > 0
+
+
+class Interrupted(Ring):
+    """One that a Ctrl-C meets with every packet that it takes."""
+
+    def _take(self, context: int | None, data: int, size: int) -> int:
+        os.kill(os.getpid(), signal.SIGINT)
+        return super()._take(context, data, size)
+
+
+def test_a_signal_amid_packets_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tap, "Ring", Interrupted)
+    with Loaded() as balancer, traced(balancer) as twin_of_it:
+        libbpf.run_program(twin_of_it.tap.program_fd, udp(), repeat=10)
+        with pytest.raises(KeyboardInterrupt):
+            twin_of_it.tap.wait(0)
 
 
 def test_a_connection_is_told() -> None:

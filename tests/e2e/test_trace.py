@@ -98,6 +98,15 @@ def test_a_trace_that_is_killed_is_put_right_by_the_next(lab: Lab) -> None:
     assert not [it for it in status["warnings"] if "trace" in it["what"]]
 
 
+def test_a_terminal_that_goes_ends_it_and_leaves_nothing(lab: Lab) -> None:
+    tag = lab.status()["program"]["tag"]
+    trace = Trace(lab)
+    trace.child.send_signal(signal.SIGHUP)
+    trace.child.communicate(timeout=20)
+    assert trace.child.returncode == 128 + signal.SIGHUP
+    assert lab.status()["program"]["tag"] == tag
+
+
 def test_a_change_by_somebody_else_ends_it_and_stays(lab: Lab) -> None:
     trace = Trace(lab)
     exchange(lab.socket("2001:db8::22"), lab.socket("2001:db8::20", 53), b"?", 53)

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from xdplb.errors import BccMissingError
-from xdplb.kernel import libbpf
+from xdplb.kernel import libbpf, ring
 
 
 def test_every_function_that_is_called_is_named() -> None:
-    text = Path(libbpf.__file__).read_text()
+    text = "".join(Path(f"{module.__file__}").read_text() for module in (libbpf, ring))
     body = text.replace(text.partition("FUNCTIONS: Final = (")[2].partition(")")[0], "")
-    assert set(re.findall(r'"(bpf_\w+)"', body)) == set(libbpf.FUNCTIONS)
+    assert set(re.findall(r'"((?:bpf|ring_buffer)_\w+)"', body)) == set(libbpf.FUNCTIONS)
 
 
 class Old:

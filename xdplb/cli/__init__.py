@@ -117,5 +117,7 @@ def _end(number: int, frame: object) -> NoReturn:
 
 def main() -> None:
     """Run the command line and exit."""
-    signal.signal(signal.SIGTERM, _end)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup(1) wants it
+            signal.signal(number, _end)
     sys.exit(commands())

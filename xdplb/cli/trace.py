@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from xdplb.tracing import Event, Tracer
 
 _WAIT_S: Final = 0.5
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @click.command()
@@ -99,7 +100,8 @@ def trace(  # noqa: PLR0913 - one argument for each option
             except KeyboardInterrupt:
                 pass
             finally:
-                signal.signal(signal.SIGINT, signal.SIG_IGN)  # what was exchanged is put back
+                for number in _ENDING:  # what was exchanged is put back first
+                    signal.signal(number, signal.SIG_IGN)
                 _sum_up(output.told, tracer.lost)
 
 

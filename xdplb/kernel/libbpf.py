@@ -65,8 +65,11 @@ FUNCTIONS: Final = (
     "bpf_prog_test_run_opts",
     "bpf_xdp_attach",
     "bpf_xdp_query",
+    "ring_buffer__consume",
+    "ring_buffer__free",
+    "ring_buffer__new",
 )
-"""Of the library, all that are called here."""
+"""Of the library, all that are called, here and in ``xdplb.kernel.ring``."""
 
 _LIVE_FRAMES: Final = 1 << 1
 
@@ -110,7 +113,7 @@ def _library() -> ctypes.CDLL:
 
 
 def missing() -> tuple[str, ...]:
-    """The functions that are called here, and that the library has not; all without a library."""
+    """The functions that are called, and that the library has not; all without a library."""
     try:
         library = _library()
     except BccMissingError:
@@ -118,11 +121,26 @@ def missing() -> tuple[str, ...]:
     return tuple(name for name in FUNCTIONS if not hasattr(library, name))
 
 
-def _call(name: str, *arguments: Any) -> int:  # noqa: ANN401 - ctypes takes what C takes
-    function = getattr(_library(), name, None)
-    if function is None:
+def function(name: str) -> Any:  # noqa: ANN401 - ctypes has no type for it
+    """A function of the library.
+
+    Raises:
+        BccMissingError: It has none of that name.
+    """
+    found = getattr(_library(), name, None)
+    if found is None:
         raise BccMissingError(f"libbpf, a part of the BCC installation, has no {name}: it is old")
-    result: int = function(*arguments)
+    return found
+
+
+def call(name: str, *arguments: Any) -> int:  # noqa: ANN401 - ctypes takes what C takes
+    """Call a function that returns a number, below zero for an error.
+
+    Raises:
+        BccMissingError: The library has none of that name.
+        OSError: The kernel said no.
+    """
+    result: int = function(name)(*arguments)
     if result < 0:
         code = ctypes.get_errno() if result == -1 else -result
         raise OSError(code, os.strerror(code))
@@ -155,7 +173,7 @@ def create_map(  # noqa: PLR0913 - the attributes of a map
     options = MapCreateOpts(
         map_flags=flags, btf_fd=btf[0], btf_key_type_id=btf[1], btf_value_type_id=btf[2]
     )
-    return _call(
+    return call(
         "bpf_map_create", kind, name.encode(), key_size, value_size, max_entries, _sized(options)
     )
 
@@ -177,7 +195,7 @@ def load_program(name: str, code: bytes, log_size: int = 0) -> tuple[int, str]:
         options.log_level, options.log_size = 1, log_size
         options.log_buf = ctypes.cast(log, ctypes.c_char_p)
     try:
-        fd = _call(
+        fd = call(
             "bpf_prog_load",
             PROG_TYPE_XDP,
             name.encode(),
@@ -193,24 +211,24 @@ def load_program(name: str, code: bytes, log_size: int = 0) -> tuple[int, str]:
 
 def load_btf(data: bytes) -> int:
     """Load type information and return its descriptor."""
-    return _call("bpf_btf_load", data, len(data), None)
+    return call("bpf_btf_load", data, len(data), None)
 
 
 def bind_map(program_fd: int, map_fd: int) -> None:
     """Let the program hold a map that it does not mention (kernel 5.10)."""
-    _call("bpf_prog_bind_map", program_fd, map_fd, None)
+    call("bpf_prog_bind_map", program_fd, map_fd, None)
 
 
 def update(map_fd: int, key: bytes, value: bytes, flags: int = 0) -> None:
     """Write one element."""
-    _call("bpf_map_update_elem", map_fd, key, value, ctypes.c_uint64(flags))
+    call("bpf_map_update_elem", map_fd, key, value, ctypes.c_uint64(flags))
 
 
 def lookup(map_fd: int, key: bytes, value_size: int) -> bytes | None:
     """Read one element of ``value_size`` bytes (all CPUs' of a per-CPU map); None without it."""
     value = ctypes.create_string_buffer(value_size)
     try:
-        _call("bpf_map_lookup_elem", map_fd, key, value)
+        call("bpf_map_lookup_elem", map_fd, key, value)
     except FileNotFoundError:
         return None
     return value.raw
@@ -219,7 +237,7 @@ def lookup(map_fd: int, key: bytes, value_size: int) -> bytes | None:
 def delete(map_fd: int, key: bytes) -> bool:
     """Remove one element; False if it was not there."""
     try:
-        _call("bpf_map_delete_elem", map_fd, key)
+        call("bpf_map_delete_elem", map_fd, key)
     except FileNotFoundError:
         return False
     return True
@@ -228,7 +246,7 @@ def delete(map_fd: int, key: bytes) -> bool:
 def update_batch(map_fd: int, keys: bytes, values: bytes, count: int) -> None:
     """Write ``count`` elements, packed one after the other (kernel 5.6)."""
     done = ctypes.c_uint32(count)
-    _call("bpf_map_update_batch", map_fd, keys, values, ctypes.byref(done), _sized(BatchOpts()))
+    call("bpf_map_update_batch", map_fd, keys, values, ctypes.byref(done), _sized(BatchOpts()))
 
 
 def insert_each(map_fd: int, keys: bytes, values: bytes, count: int) -> dict[int, int]:
@@ -276,7 +294,7 @@ def lookup_all(map_fd: int, key_size: int, value_size: int, room: int) -> tuple[
     cursor = ctypes.create_string_buffer(max(key_size, 4))
     count = ctypes.c_uint32(room)
     with suppress(FileNotFoundError):  # the end of the map, not an error
-        _call(
+        call(
             "bpf_map_lookup_batch",
             map_fd,
             None,
@@ -289,51 +307,12 @@ def lookup_all(map_fd: int, key_size: int, value_size: int, room: int) -> tuple[
     return keys.raw[: count.value * key_size], values.raw[: count.value * value_size]
 
 
-class Ring:
-    """The reading end of a ring buffer (kernel 5.8)."""
-
-    def __init__(self, map_fd: int) -> None:
-        """Look at it."""
-        self._taken: list[bytes] = []
-        self._callback = _RING_CALLBACK(self._take)
-        library = _library()
-        library.ring_buffer__new.restype = ctypes.c_void_p
-        self._ring = library.ring_buffer__new(map_fd, self._callback, None, None)
-        if not self._ring:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code))
-
-    def _take(self, context: int | None, data: int, size: int) -> int:
-        del context
-        self._taken.append(ctypes.string_at(data, size))
-        return 0 if len(self._taken) < _RING_BATCH else -errno.EINTR
-
-    def close(self) -> None:
-        """Look at it no more."""
-        if self._ring:
-            _library().ring_buffer__free(ctypes.c_void_p(self._ring))
-            self._ring = None
-
-    def wait(self, seconds: float) -> list[bytes]:
-        """Wait for records, but not longer than so long; more may be left."""
-        with suppress(InterruptedError):
-            _call("ring_buffer__poll", ctypes.c_void_p(self._ring), round(seconds * 1000))
-        taken, self._taken = self._taken, []
-        return taken
-
-
-_RING_BATCH: Final = 4096
-_RING_CALLBACK: Final = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t
-)
-
-
 def program_ids() -> Iterator[int]:
     """The ids of all loaded programs."""
     number = ctypes.c_uint32(0)
     while True:
         try:
-            _call("bpf_prog_get_next_id", number, ctypes.byref(number))
+            call("bpf_prog_get_next_id", number, ctypes.byref(number))
         except FileNotFoundError:
             return
         yield number.value
@@ -342,7 +321,7 @@ def program_ids() -> Iterator[int]:
 def program_fd(number: int) -> int | None:
     """A descriptor of the program with that id; None if it has just gone."""
     try:
-        return _call("bpf_prog_get_fd_by_id", number)
+        return call("bpf_prog_get_fd_by_id", number)
     except FileNotFoundError:
         return None
 
@@ -350,14 +329,14 @@ def program_fd(number: int) -> int | None:
 def map_fd(number: int) -> int | None:
     """A descriptor of the map with that id; None if it has just gone."""
     try:
-        return _call("bpf_map_get_fd_by_id", number)
+        return call("bpf_map_get_fd_by_id", number)
     except FileNotFoundError:
         return None
 
 
 def _info(fd: int, info: Any) -> None:  # noqa: ANN401 - any of the structures above
     size = ctypes.c_uint32(ctypes.sizeof(info))
-    _call("bpf_obj_get_info_by_fd", fd, ctypes.byref(info), ctypes.byref(size))
+    call("bpf_obj_get_info_by_fd", fd, ctypes.byref(info), ctypes.byref(size))
 
 
 def program_info(fd: int) -> tuple[ProgInfo, list[int]]:
@@ -379,7 +358,7 @@ def map_info(fd: int) -> MapInfo:
 
 def btf_bytes(number: int) -> bytes:
     """The type information with that id."""
-    fd = _call("bpf_btf_get_fd_by_id", number)
+    fd = call("bpf_btf_get_fd_by_id", number)
     try:
         info = BtfInfo()
         _info(fd, info)
@@ -400,13 +379,13 @@ def xdp_attach(ifindex: int, program_fd: int, flags: int, old_fd: int | None = N
         old_fd: With XDP_REPLACE, the program that must be there now.
     """
     options = XdpAttachOpts(old_prog_fd=old_fd if old_fd is not None else 0)
-    _call("bpf_xdp_attach", ifindex, program_fd, flags, _sized(options) if old_fd else None)
+    call("bpf_xdp_attach", ifindex, program_fd, flags, _sized(options) if old_fd else None)
 
 
 def xdp_query(ifindex: int) -> tuple[int, int]:
     """The ids of the native and the generic program on an interface; 0 for none."""
     options = XdpQueryOpts()
-    _call("bpf_xdp_query", ifindex, 0, _sized(options))
+    call("bpf_xdp_query", ifindex, 0, _sized(options))
     return options.drv_prog_id, options.skb_prog_id
 
 
@@ -457,5 +436,5 @@ def run_program(  # noqa: PLR0913 - what can be said of a run
         options.flags, options.batch_size = _LIVE_FRAMES, live_batch
     else:
         options.data_out, options.data_size_out = ctypes.addressof(data_out), room
-    _call("bpf_prog_test_run_opts", program_fd, _sized(options))
+    call("bpf_prog_test_run_opts", program_fd, _sized(options))
     return ProgramRun(options.retval, data_out.raw[: options.data_size_out], options.duration)

@@ -11,6 +11,7 @@ from xdplb.errors import LoadError, surroundings
 from xdplb.kernel import clock, libbpf, program, tables, twin
 from xdplb.kernel.closing import Closing
 from xdplb.kernel.program import META
+from xdplb.kernel.ring import Ring
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,7 +47,7 @@ class Tap(Closing):
             LoadError: The kernel does not take it.
         """
         self._maps = twin.shared(every)
-        self._ring: libbpf.Ring | None = None
+        self._ring: Ring | None = None
         self.program_fd = -1
         try:
             kinds = next(iter(code.values())).maps
@@ -54,7 +55,7 @@ class Tap(Closing):
                 self._maps.add(name, _create(name, kinds[name]))
             self.program_fd = program.load(code, self._maps)
             libbpf.bind_map(self.program_fd, self._maps[META])
-            self._ring = libbpf.Ring(self._maps[_EVENTS])
+            self._ring = Ring(self._maps[_EVENTS])
         except BaseException:
             self.close()
             raise
