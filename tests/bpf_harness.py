@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 from dataclasses import dataclass, replace
 from functools import cache
@@ -17,6 +16,7 @@ from xdplb.flags import flags as compiler_flags
 from xdplb.kernel import clock, libbpf, program, reservations, tables
 from xdplb.kernel.closing import Closing
 from xdplb.kernel.compiler import Compiler, ObjectCode
+from xdplb.kernel.memory import WRITE, mapped
 from xdplb.model import IPV4, Backend, Endpoint, Mode, PortRange, Protocol, Reservation
 from xdplb.plan import Facts, Hop, Plan, Port, make_plan
 from xdplb.request import Request, simple_request
@@ -83,8 +83,8 @@ def _empty(fd: int) -> None:
         return
     if info.map_flags & libbpf.MAP_MMAPABLE:
         size = info.max_entries * (info.value_size + 7 & ~7)
-        with mmap.mmap(fd, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE) as memory:
-            memory.write(bytes(len(memory)))
+        with mapped(fd, size, WRITE) as memory:
+            memory[:] = bytes(size)
         return
     copies = tables.possible_cpus() if info.type == libbpf.MAP_TYPE_PERCPU_ARRAY else 1
     nothing = bytes((info.value_size + 7 & ~7) * copies if copies > 1 else info.value_size)

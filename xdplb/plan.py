@@ -74,16 +74,12 @@ def backend_state(code: BackendCode) -> BackendState:
 
 def timeout_ticks(timeouts: Timeouts) -> tuple[int, int, int, int]:
     """Idle ticks of flows, in the program's order."""
-    unreplied, answered, transitory, established = (
-        max(round(seconds * wire.TICKS_PER_S), 1)
-        for seconds in (
-            timeouts.unreplied,
-            timeouts.answered,
-            timeouts.transitory,
-            timeouts.established,
-        )
+    return (
+        wire.ticks(timeouts.unreplied),
+        wire.ticks(timeouts.answered),
+        wire.ticks(timeouts.transitory),
+        wire.ticks(timeouts.established),
     )
-    return unreplied, answered, transitory, established
 
 
 class Target(NamedTuple):

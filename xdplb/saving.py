@@ -31,8 +31,6 @@ LISTED_NAMES: Final = tuple(code.name.lower() for code in LISTED)
 _NS_PER_MS: Final = 10**6
 _NO_PORT: Final = bytes(2)
 _NEVER: Final = 1 << 32
-_AHEAD: Final = 2
-"""Ticks: another CPU may be so far ahead of the clock that was asked."""
 
 
 def side_of(state: State, version: int) -> Side:
@@ -50,9 +48,9 @@ def idle_ticks(side: Side) -> dict[int, int]:
         By the number of the service, times 256, plus the state.
     """
     return {
-        item.number << 8 | code: max(round(seconds * wire.TICKS_PER_S), 1)
+        item.number << 8 | code: ticks
         for item in side.services
-        for code, seconds in wire.idle_limits(item.service.timeouts).items()
+        for code, ticks in wire.idle_ticks(item.service.timeouts).items()
     }
 
 
@@ -145,7 +143,7 @@ def pick(
         now: The time in ticks.
         codes: The states that are meant; reservations only if they have had a packet.
     """
-    newest = now + _AHEAD
+    newest = now + wire.AHEAD_TICKS
     pack = FLOW[origin.version].pack
     states = {int(code): place for place, code in enumerate(codes)}
     ways, ports, interfaces = origin.ways, origin.ports, origin.interfaces
@@ -161,14 +159,14 @@ def pick(
         idle = newest - owner & 0xFFFFFFFF
         limit = limits.get(service << 8 | code)
         way = ways.get(owner >> 32 & 0xFFFF)
-        if limit is None or idle > limit + _AHEAD or way is None:
+        if limit is None or idle > limit + wire.AHEAD_TICKS or way is None:
             continue
         lane, generation, of_service, start, end = way
         if owner >> 56 != generation or service != of_service or not start <= index <= end:
             continue
         if code == FlowCode.RESERVED and service_port == _NO_PORT:
             continue
-        idle = max(idle - _AHEAD, 0) * wire.TICK_NS // _NS_PER_MS
+        idle = max(idle - wire.AHEAD_TICKS, 0) * wire.TICK_NS // _NS_PER_MS
         found.append(
             pack(
                 client,

@@ -17,6 +17,9 @@ from xdplb.model import IPV4, IPV6, Address, Protocol, Timeouts
 
 TICK_NS: Final = 1 << 26
 TICKS_PER_S: Final = 10**9 / TICK_NS
+AHEAD_TICKS: Final = 2
+"""So far ahead of the clock that was asked another CPU may be."""
+
 NO_INDEX: Final = 0xFFFF
 NO_SERVICE: Final = 0xFF
 NO_ADDRESS: Final = 0xFF
@@ -65,10 +68,15 @@ class FlowCode(IntEnum):
     TCP_BACKEND_RST = 12
 
 
-def idle_limits(timeouts: Timeouts) -> dict[FlowCode, int]:
-    """Idle seconds after which a record may be taken over, by its state."""
+def ticks(seconds: float) -> int:
+    """So many seconds in ticks, at least one."""
+    return max(round(seconds * TICKS_PER_S), 1)
+
+
+def idle_ticks(timeouts: Timeouts) -> dict[int, int]:
+    """Idle ticks after which a record may be taken over, by its state."""
     open_states = (FlowCode.TCP_ESTABLISHED, FlowCode.TCP_CLIENT_FIN, FlowCode.TCP_BACKEND_FIN)
-    return {
+    seconds = {
         FlowCode.CLAIMED: timeouts.unreplied,
         FlowCode.UNREPLIED: timeouts.unreplied,
         FlowCode.ANSWERED: timeouts.answered,
@@ -78,6 +86,7 @@ def idle_limits(timeouts: Timeouts) -> dict[FlowCode, int]:
             if code >= FlowCode.TCP_OPENING
         },
     }
+    return {int(code): ticks(limit) for code, limit in seconds.items()}
 
 
 def port_bytes(port: int) -> bytes:

@@ -18,12 +18,12 @@ moment can be off by one.
 from __future__ import annotations
 
 import errno
-import mmap
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from xdplb import wire
 from xdplb.kernel import clock, libbpf
+from xdplb.kernel.memory import WRITE, mapped
 from xdplb.kernel.newcomers import Newcomers
 from xdplb.restoring import Destination, claimed, is_free
 from xdplb.saved import Part, Skip
@@ -46,18 +46,6 @@ _AT_SERVICE: Final = 15
 
 
 @contextmanager
-def _mapped(fd: int, size: int, prot: int = mmap.PROT_READ) -> Iterator[memoryview]:
-    """The memory of a map, of ``size`` bytes."""
-    whole = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
-    with (
-        mmap.mmap(fd, whole, prot=prot) as memory,
-        memoryview(memory) as everything,
-        everything[:size] as found,
-    ):
-        yield found
-
-
-@contextmanager
 def _counters(maps: Maps) -> Iterator[memoryview]:
     """``client_flows``, number by number; none where the program has no limit and no such map."""
     if "client_flows" not in maps:
@@ -66,7 +54,7 @@ def _counters(maps: Maps) -> Iterator[memoryview]:
         return
     size = libbpf.map_info(maps["client_flows"]).max_entries * _WORD
     with (
-        _mapped(maps["client_flows"], size, mmap.PROT_READ | mmap.PROT_WRITE) as memory,
+        mapped(maps["client_flows"], size, WRITE) as memory,
         memory.cast("i") as counts,
     ):
         yield counts
@@ -85,7 +73,7 @@ def read(maps: Maps, running: Running, now: int, codes: Sequence[FlowCode] = STA
     meaning = origin(state, side_of(state, version), running.records[version])
     size = wire.SIZES[version]["flow"]
     flows = bytearray()
-    with _mapped(maps["reverse_lookup"], state.capacity * size) as records:
+    with mapped(maps["reverse_lookup"], state.capacity * size) as records:
         for first in range(0, state.capacity, _CHUNK):
             copied = records[first * size : (first + _CHUNK) * size].tobytes()
             flows += pick(copied, first, meaning, now, codes)
@@ -105,10 +93,9 @@ def write(
         is_attached: The balancer may have flows, and more may come meanwhile.
     """
     state, version = running.state, maps.version
-    writing = mmap.PROT_READ | mmap.PROT_WRITE
     size = state.capacity * wire.SIZES[version]["flow"]
     with (
-        _mapped(maps["reverse_lookup"], size, writing) as records,
+        mapped(maps["reverse_lookup"], size, WRITE) as records,
         records.cast("Q") as words,
         _counters(maps) as counts,
     ):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import sys
 from collections import Counter
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from itertools import compress
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from xdplb import wire
+from xdplb.kernel.memory import mapped
 from xdplb.model import IPV4, IPV6, Clients, ClientStatus
 from xdplb.wire import FlowCode
 
@@ -19,11 +19,8 @@ if TYPE_CHECKING:
 
     from xdplb.facts import Running
     from xdplb.kernel.program import Maps
-    from xdplb.model import Timeouts
 
 _CHUNK: Final = 1 << 16
-_AHEAD: Final = 2
-"""Ticks: another CPU may be so far ahead of the clock that was asked."""
 
 
 class _Word(NamedTuple):
@@ -37,6 +34,9 @@ class _Word(NamedTuple):
 _OWNER: Final = _Word("Q", 8, 0)
 _CLIENT: Final = {IPV4: _Word("I", 4, 24), IPV6: _Word("Q", 8, 24)}
 """The client's address, by IP version; of IPv6 the first half."""
+
+_NEVER: Final = {int(FlowCode.RESERVED): 1 << 32}
+"""Ticks: a reservation does not time out."""
 
 _OTHER_HALF: Final = {IPV4: b"", IPV6: bytes(8)}
 
@@ -113,39 +113,27 @@ def _backend_of(version: int, running: Running, now: int) -> Callable[[int], int
     """What tells the backend's number from an owner word; None for a flow that has timed out."""
     side = running.state.side(version)
     by_service = {
-        item.number: _idle_ticks(item.service.timeouts) for item in (side.services if side else ())
+        item.number: wire.idle_ticks(item.service.timeouts) | _NEVER
+        for item in (side.services if side else ())
     }
     limits = [by_service.get(item.service, {}) for item in running.records[version]]
-    newest = now + _AHEAD
+    newest = now + wire.AHEAD_TICKS
 
     def backend_of(word: int) -> int | None:
         number = word >> 32 & 0xFFFF
         limit = limits[number].get(word >> 48 & 0xFF) if number < len(limits) else None
-        is_live = limit is not None and newest - word & 0xFFFFFFFF <= limit + _AHEAD
+        is_live = limit is not None and newest - word & 0xFFFFFFFF <= limit + wire.AHEAD_TICKS
         return number if is_live else None
 
     return backend_of
-
-
-def _idle_ticks(timeouts: Timeouts) -> dict[int, int]:
-    """After how many idle ticks a flow has timed out, by its state."""
-    ticks = {
-        int(code): round(seconds * wire.TICKS_PER_S)
-        for code, seconds in wire.idle_limits(timeouts).items()
-    }
-    return {**ticks, int(FlowCode.RESERVED): 1 << 32}
 
 
 @contextmanager
 def _column(maps: Maps, running: Running, word: _Word) -> Iterator[memoryview]:
     """A word of every record, where it lies."""
     record = wire.SIZES[maps.version]["flow"]
-    size = running.state.capacity * record
-    whole = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
     with (
-        mmap.mmap(maps["reverse_lookup"], whole, prot=mmap.PROT_READ) as memory,
-        memoryview(memory) as everything,
-        everything[:size] as records,
+        mapped(maps["reverse_lookup"], running.state.capacity * record) as records,
         records.cast(word.code) as words,
         words[word.at // word.size :: record // word.size] as column,
     ):

@@ -27,9 +27,10 @@ _FREE_POLL_S: Final = 0.002
 META: Final = "meta"
 """The map that every balancer has, with its own description."""
 
-SHARED: Final = frozenset(
-    {"interfaces", "reply_limits", "verdicts", "traces", "trace_events", "trace_until"}
-)
+OF_A_TRACE: Final = ("trace_events", "trace_until", "traces")
+"""The maps that a program has only while it is traced."""
+
+SHARED: Final = frozenset({"interfaces", "reply_limits", "verdicts", *OF_A_TRACE})
 """The maps that IPv4 and IPv6 have in common; of all others each has its own."""
 
 _MODE_FLAG: Final = {Mode.NATIVE: libbpf.XDP_DRV_MODE, Mode.GENERIC: libbpf.XDP_SKB_MODE}

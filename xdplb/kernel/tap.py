@@ -10,7 +10,7 @@ from xdplb import wire
 from xdplb.errors import LoadError, surroundings
 from xdplb.kernel import clock, libbpf, program, tables, twin
 from xdplb.kernel.closing import Closing
-from xdplb.kernel.program import META
+from xdplb.kernel.program import META, OF_A_TRACE
 from xdplb.kernel.ring import Ring
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Tap(Closing):
         self.program_fd = -1
         try:
             kinds = next(iter(code.values())).maps
-            for name in twin.OF_A_TRACE:
+            for name in OF_A_TRACE:
                 self._maps.add(name, _create(name, kinds[name]))
             self.program_fd = program.load(code, self._maps)
             libbpf.bind_map(self.program_fd, self._maps[META])

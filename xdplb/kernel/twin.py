@@ -6,7 +6,6 @@ a packet can be given to the twin, and nobody notices.
 
 from __future__ import annotations
 
-import mmap
 import os
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -14,7 +13,8 @@ from xdplb import wire
 from xdplb.errors import LoadError, surroundings
 from xdplb.facts import Rehearsal
 from xdplb.kernel import clock, flows, libbpf, program, tables
-from xdplb.kernel.program import META, Descriptors
+from xdplb.kernel.memory import WRITE, mapped
+from xdplb.kernel.program import META, OF_A_TRACE, Descriptors
 from xdplb.ports import NatPool
 from xdplb.wire import ClientKey, ClientValue
 
@@ -31,9 +31,6 @@ _Known: TypeAlias = "tuple[ClientKey, ClientValue, FlowRecord | None]"
 _COPIED: Final = frozenset({"client_port", "reverse_lookup", "client_flows"})
 _NEW: Final = frozenset({"fragments", "fragment_ids", "verdicts", "backend_stats", "reply_limits"})
 """What the program writes, and what of it no single packet can depend on."""
-
-
-OF_A_TRACE: Final = ("trace_events", "trace_until", "traces")
 
 
 def shared(every: Descriptors) -> Descriptors:
@@ -99,7 +96,7 @@ def rehearse(
             chosen=chosen,
             known=known,
             now=clock.ticks(),
-            is_same=tag == running.tag or "traces" in every,
+            is_same=tag == running.tag or any(name in every for name in OF_A_TRACE),
         )
     finally:
         maps.close()
@@ -183,12 +180,8 @@ def _copy(old: int, new: int) -> None:
     info = libbpf.map_info(old)
     if info.map_flags & libbpf.MAP_MMAPABLE:
         size = info.max_entries * (info.value_size + 7 & ~7)
-        length = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
-        with (
-            mmap.mmap(old, length, prot=mmap.PROT_READ) as source,
-            mmap.mmap(new, length) as target,
-        ):
-            target[:] = source[:]
+        with mapped(old, size) as source, mapped(new, size, WRITE) as target:
+            target[:] = source
         return
     keys, values = libbpf.lookup_all(old, info.key_size, info.value_size, info.max_entries)
     count = len(keys) // info.key_size
