@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, TypeVar
 from xdplb import live, tracing
 from xdplb.errors import BusyError, NotReadyError
 from xdplb.explaining import dialled, explain
-from xdplb.facts import Found, Running
+from xdplb.facts import Found, Running, only
+from xdplb.machine import interface_names
 from xdplb.startup import start
 from xdplb.status import read
 
@@ -123,11 +124,7 @@ class Balancer:
             NotReadyError: There is none, or no telling which.
         """
         chosen = self._chosen(self._machine.running(), [interface] if interface else ())
-        if not chosen:
-            raise NotReadyError("no balancer is up", "'xdplb up' starts one")
-        if len(chosen) > 1:
-            raise NotReadyError("several balancers are up", "say which one with --iface NAME")
-        return chosen[0]
+        return only(chosen, NotReadyError("no balancer is up", "'xdplb up' starts one"))
 
     def request(self, interface: str | None = None) -> Request:
         """What would have to be asked for to get a balancer that runs.
@@ -152,7 +149,7 @@ class Balancer:
         """
         self._machine.require_privileges()
         running = self._only(interface)
-        return self._machine.save_flows(running, self._names(running))
+        return self._machine.save_flows(running, interface_names(self._machine, running.state))
 
     def flows(self, interface: str | None = None) -> Saved:
         """The flows of a balancer that runs, and reservations that have had a packet.
@@ -183,7 +180,7 @@ class Balancer:
             NotReadyError: There is no balancer, or no telling which.
         """
         with self.changing(interface) as running:
-            saved = self._machine.save_flows(running, self._names(running))
+            saved = self._machine.save_flows(running, interface_names(self._machine, running.state))
             chosen = {item.name for item in choose(running.state.request, saved)}
             return self._machine.end_flows(running, chosen) if chosen else 0
 
@@ -238,14 +235,9 @@ class Balancer:
         """
         with self.changing(interface) as running:
             saved.refuse_others(running.state.versions)
-            return self._machine.restore_flows(running, self._names(running), saved)
-
-    def _names(self, running: Running) -> list[str]:
-        """What the interfaces of a balancer are called now."""
-        return [
-            self._machine.interface_name(item.index) or item.name
-            for item in running.state.interfaces
-        ]
+            return self._machine.restore_flows(
+                running, interface_names(self._machine, running.state), saved
+            )
 
     def add_backend(
         self, backend: Backend, interface: str | None = None, service: str | None = None

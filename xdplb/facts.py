@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
+from xdplb.errors import NotReadyError
 from xdplb.wire import NO_TAG
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from xdplb.model import Address, Mode
     from xdplb.state import Restore, State
@@ -241,3 +242,23 @@ class Usage:
     traffic: Mapping[int, StatsRecord]
     shares: dict[int, int]
     records: int = 0
+
+
+_Meant = TypeVar("_Meant")
+
+
+def only(found: Sequence[_Meant], none: NotReadyError) -> _Meant:
+    """The one balancer that can be meant.
+
+    Args:
+        found: Those that can.
+        none: What to say where there is none.
+
+    Raises:
+        NotReadyError: There is none, or no telling which.
+    """
+    if not found:
+        raise none
+    if len(found) > 1:
+        raise NotReadyError("several balancers are up", "say which one with --iface NAME")
+    return found[0]

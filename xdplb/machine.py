@@ -50,6 +50,11 @@ class Tap(Protocol):
         """How many packets there was no room for."""
 
 
+def interface_names(machine: Machine, state: State) -> tuple[str, ...]:
+    """What a balancer's interfaces are called now; those that are not here, as they were."""
+    return tuple(machine.interface_name(item.index) or item.name for item in state.interfaces)
+
+
 class Machine(Protocol):
     """What the operations need of a host. ``xdplb.kernel.machine`` has the real one."""
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from xdplb import advice
+from xdplb.machine import interface_names
 from xdplb.model import (
     Backend,
     BackendStatus,
@@ -62,7 +63,7 @@ def read(machine: Machine, running: Running) -> BalancerStatus:
     """
     state = running.state
     verdicts = machine.verdicts(running)
-    names = [machine.interface_name(item.index) or item.name for item in state.interfaces]
+    names = interface_names(machine, state)
     sides = [_side(machine, running, side, names) for side in state.sides]
     flows = sum(side.flows for side in sides)
     around = _around(machine, running)

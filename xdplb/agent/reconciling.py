@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from xdplb import applying, live
 from xdplb.agent.watching import adopt, counters, in_state, key_of, with_down
 from xdplb.errors import NotReadyError
+from xdplb.facts import only
+from xdplb.machine import interface_names
 from xdplb.model import BackendState
 from xdplb.startup import addressed, running_on, start_alone, survey
 from xdplb.wire import BackendCode
@@ -82,14 +84,11 @@ def find(machine: Machine, iface: str | None) -> Request:
     found = [_request(machine, item) for item in machine.running()]
     if iface is not None:
         found = [item for item in found if iface in item.interfaces]
-    if not found:
-        raise NotReadyError(
-            "no balancer is up" + (f" on {iface}" if iface else ""),
-            "start one with 'xdplb up', or name a file with --config",
-        )
-    if len(found) > 1:
-        raise NotReadyError("several balancers are up", "say which one with --iface NAME")
-    return found[0]
+    none = NotReadyError(
+        "no balancer is up" + (f" on {iface}" if iface else ""),
+        "start one with 'xdplb up', or name a file with --config",
+    )
+    return only(found, none)
 
 
 def absent(machine: Machine, interfaces: Iterable[str]) -> tuple[str, ...]:
@@ -140,8 +139,8 @@ def _running(machine: Machine, indexes: AbstractSet[int]) -> Running | None:
 
 def _request(machine: Machine, running: Running) -> Request:
     """What runs, with the names that its interfaces have now."""
-    names = tuple(machine.interface_name(on.index) or on.name for on in running.state.interfaces)
-    return replace(running.state.request, interfaces=names)
+    state = running.state
+    return replace(state.request, interfaces=interface_names(machine, state))
 
 
 def begin(machine: Machine, wanted: Request) -> Begun:

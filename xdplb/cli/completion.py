@@ -14,6 +14,7 @@ from click.shell_completion import (
     split_arg_string,
 )
 
+from xdplb.machine import interface_names
 from xdplb.model import Backend
 from xdplb.plan import backend_state
 from xdplb.wire import BackendCode
@@ -140,15 +141,12 @@ def _numbers(side: Side, name: str) -> set[int]:
     return {item.number for item in side.services if item.service.is_called(name)}
 
 
-def _running() -> list[tuple[Running, list[str]]]:
+def _running() -> list[tuple[Running, tuple[str, ...]]]:
     """What runs here, and on which interfaces."""
     from xdplb.kernel.machine import Machine  # noqa: PLC0415 - not for --help
 
     with Machine() as machine:
-        return [
-            (item, [machine.interface_name(on.index) or on.name for on in item.state.interfaces])
-            for item in machine.running()
-        ]
+        return [(item, interface_names(machine, item.state)) for item in machine.running()]
 
 
 def _meant(context: click.Context) -> list[Running]:
