@@ -78,7 +78,7 @@ def warnings(status: BalancerStatus, state: State, around: Around) -> tuple[Advi
         chain(
             _of_interfaces(status, state, around),
             (_lost(address, state) for address in around.lost),
-            _of_services(status.services),
+            _of_services(status),
             _of_backends(status.services, is_watched=is_watched),
             _of_room(status),
             _of_tables(status.services),
@@ -150,10 +150,27 @@ def _lost(address: Address, state: State) -> Advice:
     )
 
 
-def _of_services(services: Sequence[ServiceStatus]) -> Iterator[Advice]:
-    mute = [
-        item for item in services if not any(backend.takes_traffic for backend in item.backends)
+def unanswered(status: BalancerStatus) -> list[ServiceStatus]:
+    """The services of which no backend takes new flows."""
+    return [
+        item
+        for item in status.services
+        if not any(backend.takes_traffic for backend in item.backends)
     ]
+
+
+def short_of_ports(status: BalancerStatus) -> list[BackendStatus]:
+    """The backends, each once, toward which NAT ports come to an end."""
+    short = {
+        item.backend.place: item
+        for item in status.backends
+        if item.state is not BackendState.DOWN and item.nat_ports_fill >= ALMOST_FULL
+    }
+    return list(short.values())
+
+
+def _of_services(status: BalancerStatus) -> Iterator[Advice]:
+    mute = unanswered(status)
     if mute:
         yield Advice(
             f"nobody answers {_some(mute)}: no backend takes new flows",
@@ -260,15 +277,11 @@ def _of_room(status: BalancerStatus) -> Iterator[Advice]:
         yield Advice(
             f"the flow table is {percent(status.flows_fill)} full", VERDICTS["drop_table_full"].hint
         )
-    full = {
-        item.backend.place: item
-        for item in status.backends
-        if item.state is not BackendState.DOWN and item.nat_ports_fill >= ALMOST_FULL
-    }
-    if full:
-        most = percent(max(item.nat_ports_fill for item in full.values()))
+    short = short_of_ports(status)
+    if short:
+        most = percent(max(item.nat_ports_fill for item in short))
         yield Advice(
-            f"NAT ports toward {_named(list(full.values()))} are {most} used",
+            f"NAT ports toward {_named(short)} are {most} used",
             VERDICTS["drop_no_port"].hint,
         )
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 _ETHERTYPES: Final = {IPV4: 0x0800, IPV6: 0x86DD}
 _TAGS: Final = frozenset({0x8100, 0x88A8})
 _OTHER_TYPES: Final = {0x0806: "arp"}
-_ETH_LENGTH: Final = 14
 _TAG_LENGTH: Final = 4
 _IPV4_LENGTH: Final = 20
 _IPV6_LENGTH: Final = 40

@@ -91,7 +91,10 @@ def test_a_driver_that_takes_nothing_from_others_fails_with_several_interfaces()
 
 
 def test_a_service_without_anybody_to_answer_fails(up: FakeExaminer) -> None:
-    _change_backends(up, lambda item: replace(item, state=BackendState.DRAIN))
+    assert one(up, "services").result is Result.PASS
+    _change_backends(up, lambda item: replace(item, mac=None))
+    assert one(up, "services").result is FAIL
+    _change_backends(up, lambda item: replace(item, mac="", state=BackendState.DRAIN))
     assert one(up, "services").result is FAIL
 
 
@@ -105,16 +108,26 @@ def _change_backends(examiner: FakeExaminer, how: Callable[[Any], Any]) -> None:
     examiner.running = (replace(case, status=replace(case.status, services=services)),)
 
 
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [({"flows": 210_000}, "of 262144 flows"), ({"nat_ports_used": 30_000}, "NAT ports are in use")],
-)
-def test_little_room_is_found(up: FakeExaminer, changes: dict[str, Any], says: str) -> None:
+def test_little_room_for_flows_is_found(up: FakeExaminer) -> None:
     case = up.running[0]
-    up.running = (replace(case, status=replace(case.status, **changes)),)
+    up.running = (replace(case, status=replace(case.status, flows=210_000)),)
     item = one(up, "room")
     assert item.result is WARN
-    assert says in item.opinion.reason
+    assert "210000 of 262144 flows" in item.opinion.reason
+
+
+def test_few_nat_ports_are_found_also_where_others_have_more() -> None:
+    examiner = FakeExaminer(running(*ENDS))
+    busy = ip_address(ENDS[-1])
+    _change_backends(
+        examiner,
+        lambda item: replace(
+            item, nat_ports_used=900 if item.backend.address == busy else 0, nat_ports_total=1000
+        ),
+    )
+    item = one(examiner, "room")
+    assert item.result is WARN
+    assert f"900 of 1000 NAT ports toward {busy}" in item.opinion.reason
 
 
 def test_backends_with_one_mac_address_are_found() -> None:

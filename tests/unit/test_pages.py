@@ -88,13 +88,6 @@ def test_the_reference_is_what_the_program_says() -> None:
     assert rewritten(page) == page, "make pages"
 
 
-@pytest.mark.parametrize("words", [words for words, _ in command_lines()])
-def test_every_command_shows_an_example(words: str) -> None:
-    done = CliRunner().invoke(commands, [*words.split()[1:], "--help"])
-    assert done.exit_code == 0
-    assert "Example:\n" in done.output
-
-
 # Examples
 
 

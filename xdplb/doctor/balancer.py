@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from xdplb import __version__
+from xdplb.advice import ALMOST_FULL, short_of_ports, unanswered
 from xdplb.doctor.findings import Fix, Opinion, bad, good, poor
 from xdplb.doctor.native import TAKES_REDIRECTED
-from xdplb.model import BackendState
 from xdplb.verdicts import DROPPED, VERDICTS
 
 if TYPE_CHECKING:
@@ -15,9 +15,8 @@ if TYPE_CHECKING:
 
     from xdplb.doctor.evidence import Case
     from xdplb.facts import Link
-    from xdplb.model import BackendStatus, BalancerStatus
+    from xdplb.model import BalancerStatus
 
-_NEARLY_FULL: Final = 0.8
 _MANY: Final = 1000
 _OF_SENDERS: Final = frozenset(
     {"drop_malformed", "drop_fragment", "drop_checksum", "drop_martian", "drop_ttl"}
@@ -87,11 +86,7 @@ def sends(link: Link, features: int | None) -> Opinion:
 
 def services(status: BalancerStatus) -> Opinion:
     """Whether each service has somebody to answer it."""
-    empty = [
-        f"{item.name or item.address} {item.protocol}"
-        for item in status.services
-        if not any(_takes(backend) for backend in item.backends)
-    ]
+    empty = [f"{item.name or item.address} {item.protocol}" for item in unanswered(status)]
     if empty:
         return bad(
             f"no backend takes traffic of {', '.join(empty)}",
@@ -100,19 +95,20 @@ def services(status: BalancerStatus) -> Opinion:
     return good("each has a backend that takes traffic")
 
 
-def _takes(backend: BackendStatus) -> bool:
-    return backend.state is BackendState.UP and backend.backend.weight > 0
-
-
 def room(status: BalancerStatus) -> Opinion:
     """Whether there is room for more flows."""
-    parts = (
-        ("flows", status.flows, status.capacity, "drop_table_full"),
-        ("NAT ports", status.nat_ports_used, status.nat_ports_total, "drop_no_port"),
-    )
-    for what, used, total, verdict in parts:
-        if total and used >= _NEARLY_FULL * total:
-            return poor(f"{used} of {total} {what} are in use", hint=VERDICTS[verdict].hint)
+    if status.flows_fill >= ALMOST_FULL:
+        return poor(
+            f"{status.flows} of {status.capacity} flows are in use",
+            hint=VERDICTS["drop_table_full"].hint,
+        )
+    short = max(short_of_ports(status), key=lambda item: item.nat_ports_fill, default=None)
+    if short is not None:
+        return poor(
+            f"{short.nat_ports_used} of {short.nat_ports_total} NAT ports toward {short.backend} "
+            "are in use",
+            hint=VERDICTS["drop_no_port"].hint,
+        )
     return good(f"{status.flows} of {status.nat_ports_total} NAT ports are in use")
 
 

@@ -16,6 +16,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from xdplb.doctor.evidence import Case, Hanging, Leftover, Route
 from xdplb.errors import NotReadyError, PrivilegeError, TableError, XdplbError
 from xdplb.kernel import libbpf, netns, offloads, program, surroundings, trial, veth, views
+from xdplb.kernel.claims import is_claimed
 from xdplb.kernel.closing import Closing
 from xdplb.kernel.events import Events
 from xdplb.kernel.links import Network
@@ -218,7 +219,7 @@ class Examiner(Closing):
 
     def agents(self) -> frozenset[str]:
         """The interfaces that an ``xdplb run`` looks after."""
-        return surroundings.agents()
+        return frozenset(filter(is_claimed, netns.interface_names()))
 
     def check_problem(self, check: Check | None, address: Address) -> str:
         """Why this machine cannot do a check; empty where it can."""

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 _SYSCTL: Final = Path("/proc/sys")
 _LOCKDOWN: Final = Path("/sys/kernel/security/lockdown")
-_UNIX: Final = Path("/proc/thread-self/net/unix")
-_AGENT: Final = "@xdplb-run:"
 _OF_MACHINE: Final = "net/core/bpf_"
 """What only the machine's first network namespace shows."""
 
@@ -117,12 +115,6 @@ def bcc() -> Bcc:
     except ValueError:
         words = done.stderr.strip().splitlines()[-1:] or ["it ends the process"]
         return Bcc(problem=f"BCC's Python module cannot be loaded: {words[0]}")
-
-
-def agents() -> frozenset[str]:
-    """The interfaces that an ``xdplb run`` looks after; see ``xdplb.kernel.claims``."""
-    names = (line.split()[-1] for line in _UNIX.read_text().splitlines() if line)
-    return frozenset(name.removeprefix(_AGENT) for name in names if name.startswith(_AGENT))
 
 
 def chains() -> tuple[Chain, ...]:
