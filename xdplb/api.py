@@ -8,7 +8,6 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
-from ipaddress import ip_network
 from typing import TYPE_CHECKING, TypeVar
 
 from xdplb import live
@@ -18,12 +17,17 @@ from xdplb.kernel import netns
 from xdplb.kernel.machine import Machine
 from xdplb.listing import Wanted, pick
 from xdplb.model import ALL_PORTS, DEFAULT_TIMEOUTS, Hash, Mode, OnDown, Protocol, Timeouts
-from xdplb.parsing import parse_address, parse_backend, parse_ports, parse_reservation
+from xdplb.parsing import (
+    parse_address,
+    parse_backend,
+    parse_clients,
+    parse_ports,
+    parse_reservation,
+)
 from xdplb.request import simple_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from ipaddress import IPv4Network, IPv6Network
 
     from xdplb.listing import Flow
     from xdplb.model import Backend, BackendStatus, BalancerStatus
@@ -143,13 +147,14 @@ class Balancer:
         """Its live flows, those that were seen last first.
 
         Args:
-            client: Only those of this address or network.
+            client: Only those of this ``ADDR``, ``ADDR:PORT`` or network.
             backend: Only those toward this backend.
             limit: The most to return.
         """
         wanted = Wanted()
         if client is not None:
-            wanted = replace(wanted, clients=_network(client))
+            clients, port = parse_clients(client)
+            wanted = replace(wanted, clients=clients, client_port=port)
         if backend is not None:
             address, port = parse_backend(backend).place
             wanted = replace(wanted, backend=address, backend_port=port)
@@ -200,17 +205,3 @@ def _kind(kind: type[_Kind], value: str) -> _Kind:
         return kind(value)
     except ValueError:
         raise InvalidValueError(f"{value!r} is none of {', '.join(kind)}", "name one") from None
-
-
-def _network(text: str) -> IPv4Network | IPv6Network:
-    """An address or a network.
-
-    Raises:
-        InvalidValueError: It is neither.
-    """
-    try:
-        return ip_network(text, strict=False)
-    except ValueError:
-        raise InvalidValueError(
-            f"{text!r} is no network", "write it like 192.0.2.0/24 or 2001:db8::/32"
-        ) from None

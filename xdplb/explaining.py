@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from xdplb import frames, wire
 from xdplb.errors import InvalidValueError, NotReadyError, XdplbError
 from xdplb.facts import Question
-from xdplb.model import ALL_PORTS, Backend, BackendState, Endpoint, Protocol
+from xdplb.model import ALL_PORTS, Backend, BackendState, Endpoint, Protocol, port_list
 from xdplb.parsing import parse_address, parse_port
 from xdplb.plan import backend_state
 from xdplb.selection import MAGLEV_SIZE, select_slot
@@ -20,8 +20,6 @@ from xdplb.verdicts import DROPPED, PASSED, VERDICTS, Verdict
 from xdplb.wire import NO_INDEX, ClientKey, FlowCode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from xdplb.facts import Rehearsal, Running
     from xdplb.machine import Machine
     from xdplb.model import Address
@@ -338,13 +336,9 @@ def _of_service(item: Explanation) -> str:
     if item.service is None:
         return "none; no service has this address, protocol and port"
     service = item.service.service
-    ports = "all ports" if service.ports == ALL_PORTS else "port " + _comma(service.ports)
+    ports = "all ports" if service.ports == ALL_PORTS else f"port {port_list(service.ports)}"
     name = f"{service.name}: " if service.name else ""
     return f"{name}{service.dialled} {service.protocol}, {ports}, by {service.hash}"
-
-
-def _comma(items: Sequence[object]) -> str:
-    return ",".join(f"{item}" for item in items)
 
 
 def _of_table(item: Explanation) -> str:

@@ -14,7 +14,7 @@ from typing import Protocol as _Protocol
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 
-from xdplb.model import ALL_PORTS, BackendState
+from xdplb.model import BackendState, port_list
 from xdplb.verdicts import DROPPED, PASSED
 
 if TYPE_CHECKING:
@@ -219,5 +219,4 @@ def place_of(
     name: str, address: Address, protocol: Protocol, ports: Sequence[PortRange]
 ) -> tuple[str, ...]:
     """The labels of a service."""
-    every = "all" if tuple(ports) == ALL_PORTS else ",".join(f"{it}" for it in ports)
-    return name, f"{address}", protocol, every
+    return name, f"{address}", protocol, port_list(ports)

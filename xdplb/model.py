@@ -9,9 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from xdplb.errors import InvalidValueError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Address: TypeAlias = IPv4Address | IPv6Address
 
@@ -282,6 +285,11 @@ class BackendStatus:
         return _part(self.nat_ports_used, self.nat_ports_total)
 
 
+def port_list(ports: Sequence[PortRange]) -> str:
+    """Ports as they are asked for."""
+    return "all" if tuple(ports) == ALL_PORTS else ",".join(f"{item}" for item in ports)
+
+
 @dataclass(frozen=True, slots=True)
 class ServiceStatus:
     """One service of a running balancer, and who answers it; most have no name."""
@@ -301,7 +309,7 @@ class ServiceStatus:
     @property
     def port_list(self) -> str:
         """The ports as they are asked for."""
-        return "all" if self.ports == ALL_PORTS else ",".join(f"{item}" for item in self.ports)
+        return port_list(self.ports)
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,7 +114,7 @@ def test_a_client_gets_the_port_that_is_reserved(machine: Machine) -> None:
         (lambda: Balancer("eth0").up([TEN], ports=["x"]), "is not a port"),
         (lambda: Balancer("eth0").up([TEN], hash="random"), "'random' is none of src-dst, 5-tuple"),
         (lambda: Balancer("eth0").up([TEN], protocols=["tcp"]), "tcp needs ports"),
-        (lambda: Balancer("eth0").flows(client="x"), "is no network"),
+        (lambda: Balancer("eth0").flows(client="x/8"), "is no network"),
         (lambda: Balancer("eth0", netns="no-such").status(), "no network namespace 'no-such'"),
     ],
 )
