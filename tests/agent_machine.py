@@ -22,7 +22,6 @@ from xdplb.wire import StatsRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
-    from typing import Self
 
     from xdplb.checks import Check
     from xdplb.health.target import Target
@@ -40,12 +39,6 @@ class LiveMachine(FakeMachine):
     def __init__(self) -> None:
         super().__init__()
         self.looks = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
 
     def attach(
         self, ifindex: int, name: str, program_fd: int, mode: Mode, old_id: int | None

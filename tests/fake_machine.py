@@ -7,7 +7,7 @@ from collections import Counter
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from xdplb.facts import (
     Attached,
@@ -117,12 +117,20 @@ class FakeMachine:
     def require_privileges(self) -> None:
         self._step("require_privileges")
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Nothing is open."""
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         self._step("lock")
         self.locked = True
-        yield
-        self.locked = False
+        try:
+            yield
+        finally:
+            self.locked = False
 
     def link(self, name: str) -> Link:
         self._step("link")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import pytest
 from fake_machine import FakeMachine
@@ -35,25 +35,15 @@ if TYPE_CHECKING:
 TEN, ELEVEN = "192.0.2.10", "192.0.2.11"
 
 
-class Machine(FakeMachine):
-    """Stands in for ``xdplb.kernel.machine.Machine``."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        """Nothing is open."""
-
-
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
-    made = Machine()
+def machine(monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
+    made = FakeMachine()
     monkeypatch.setattr("xdplb.api.Machine", lambda: made)
     return made
 
 
 @pytest.fixture
-def running(machine: Machine) -> Machine:
+def running(machine: FakeMachine) -> FakeMachine:
     Balancer("eth0").up([TEN, ELEVEN])
     machine.run_on()
     return machine
@@ -69,7 +59,7 @@ def test_a_name_that_is_not_there_is_an_error() -> None:
         xdplb.Balance  # type: ignore[attr-defined]  # noqa: B018
 
 
-def test_everything_that_up_takes_reaches_the_balancer(machine: Machine) -> None:
+def test_everything_that_up_takes_reaches_the_balancer(machine: FakeMachine) -> None:
     timeouts = Timeouts(unreplied=5)
     report = Balancer("eth0", "eth1").up(
         [f"{TEN}:5353", ELEVEN],
@@ -100,7 +90,7 @@ def test_everything_that_up_takes_reaches_the_balancer(machine: Machine) -> None
     assert service.on_down is OnDown.DROP
 
 
-def test_a_client_gets_the_port_that_is_reserved(machine: Machine) -> None:
+def test_a_client_gets_the_port_that_is_reserved(machine: FakeMachine) -> None:
     Balancer("eth0").up([TEN], clients=["192.0.2.7:5555=6666"])
     ((_, state),) = machine.loaded
     (service,) = state.request.services
@@ -119,7 +109,7 @@ def test_a_client_gets_the_port_that_is_reserved(machine: Machine) -> None:
     ],
 )
 def test_what_is_wrong_is_said_as_on_the_command_line(
-    machine: Machine, call: Callable[[], object], message: str
+    machine: FakeMachine, call: Callable[[], object], message: str
 ) -> None:
     with pytest.raises(XdplbError, match=message) as refused:
         call()
@@ -128,14 +118,14 @@ def test_what_is_wrong_is_said_as_on_the_command_line(
     assert machine.loaded == []
 
 
-def test_where_nothing_is_up_there_is_nothing_to_see(machine: Machine) -> None:
+def test_where_nothing_is_up_there_is_nothing_to_see(machine: FakeMachine) -> None:
     assert machine.balancers == []
     assert Balancer("eth0").status() is None
     assert Balancer("eth0").backends() == []
     assert not Balancer("eth0").down()
 
 
-def test_a_balancer_is_seen_by_its_interface(running: Machine) -> None:
+def test_a_balancer_is_seen_by_its_interface(running: FakeMachine) -> None:
     status = Balancer("eth0").status()
     assert status is not None
     assert [item.backend.address for item in Balancer("eth0").backends()] == [
@@ -167,14 +157,14 @@ def test_a_balancer_is_seen_by_its_interface(running: Machine) -> None:
     ],
 )  # fmt: skip
 def test_backends_are_changed_while_it_runs(
-    running: Machine, change: Callable[[Balancer], None], after: tuple[Backend, ...]
+    running: FakeMachine, change: Callable[[Balancer], None], after: tuple[Backend, ...]
 ) -> None:
     change(Balancer("eth0"))
     ((_, _, state),) = running.changed
     assert state.services[0].backends == after
 
 
-def test_a_drained_backend_comes_back(running: Machine) -> None:
+def test_a_drained_backend_comes_back(running: FakeMachine) -> None:
     balancer = Balancer("eth0")
     balancer.drain(TEN)
     ((_, plan, state),) = running.changed
@@ -185,7 +175,7 @@ def test_a_drained_backend_comes_back(running: Machine) -> None:
 
 
 def test_flows_are_those_that_were_asked_for(
-    running: Machine, monkeypatch: pytest.MonkeyPatch
+    running: FakeMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[Saved, Wanted, int | None]] = []
 

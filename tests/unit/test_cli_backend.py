@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
@@ -32,12 +32,6 @@ class Machine(FakeMachine):
         """Without flows."""
         super().__init__()
         self.flows: list[dict[int, int]] = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        """Nothing is open."""
 
     def usage(self, running: Running, version: int) -> Usage:
         now = self.flows.pop(0) if self.flows else {}

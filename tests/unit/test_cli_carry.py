@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
@@ -34,20 +34,10 @@ def flows(version: int = IPV4, count: int = 3) -> Saved:
     return Saved(5.0, ("eth0", ""), ("answered",), (part,))
 
 
-class Machine(FakeMachine):
-    """Stands in for ``xdplb.kernel.machine.Machine``."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        """Nothing is open."""
-
-
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+def machine(monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
     """A machine with one balancer, and three flows."""
-    made = Machine()
+    made = FakeMachine()
     Balancer(made).up(request())
     made.run_on()
     made.saved = flows()
@@ -68,7 +58,7 @@ def run(*words: str, data: bytes = b"") -> Result:
     return CliRunner().invoke(commands, words, input=data)
 
 
-def test_flows_go_into_a_file_and_come_back(machine: Machine, tmp_path: Path) -> None:
+def test_flows_go_into_a_file_and_come_back(machine: FakeMachine, tmp_path: Path) -> None:
     path = tmp_path / "flows"
     done = run("save", f"{path}")
     assert (done.exit_code, done.output) == (0, f"saved: 3 flows, {path.stat().st_size:,} bytes\n")
@@ -78,7 +68,7 @@ def test_flows_go_into_a_file_and_come_back(machine: Machine, tmp_path: Path) ->
     assert (running.program_id, names, found) == (NEW_ID, ("eth0",), machine.saved)
 
 
-def test_flows_go_through_the_standard_streams(machine: Machine) -> None:
+def test_flows_go_through_the_standard_streams(machine: FakeMachine) -> None:
     done = run("save", "-")
     assert saved.read(done.stdout_bytes, "-") == machine.saved
     assert "saved: 3 flows" in done.stderr
@@ -87,7 +77,7 @@ def test_flows_go_through_the_standard_streams(machine: Machine) -> None:
     assert (failed.exit_code, "the standard input is damaged" in failed.stderr) == (2, True)
 
 
-def test_programs_get_json(file: str, machine: Machine) -> None:
+def test_programs_get_json(file: str, machine: FakeMachine) -> None:
     assert json.loads(run("restore", "--json", file).output) == {
         "version": 1,
         "flows": 3,
@@ -107,7 +97,7 @@ def test_the_reasons_are_told_the_most_frequent_first() -> None:
 
 @pytest.mark.parametrize("command", ["save", "restore"])
 def test_it_has_to_be_clear_which_balancer_is_meant(
-    machine: Machine, file: str, command: str
+    machine: FakeMachine, file: str, command: str
 ) -> None:
     machine.balancers *= 2
     done = run(command, file)
@@ -117,7 +107,7 @@ def test_it_has_to_be_clear_which_balancer_is_meant(
     assert (done.exit_code, "no balancer is up" in done.stderr) == (3, True)
 
 
-def test_an_interface_says_which_balancer_is_meant(machine: Machine, file: str) -> None:
+def test_an_interface_says_which_balancer_is_meant(machine: FakeMachine, file: str) -> None:
     assert run("save", "--iface", "eth0", file).exit_code == 0
     done = run("restore", "--iface", "eth1", file)
     assert (done.exit_code, "no balancer on eth1" in done.stderr) == (3, True)
@@ -126,7 +116,7 @@ def test_an_interface_says_which_balancer_is_meant(machine: Machine, file: str) 
 
 @pytest.mark.parametrize("words", [("restore",), (*UP, "--restore")])
 def test_a_damaged_file_is_refused_before_anything_is_done(
-    machine: Machine, tmp_path: Path, words: tuple[str, ...]
+    machine: FakeMachine, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
     path = tmp_path / "flows"
     loaded = len(machine.loaded)
@@ -141,7 +131,7 @@ def test_a_damaged_file_is_refused_before_anything_is_done(
 
 @pytest.mark.parametrize("words", [("restore",), (*UP, "--restore")])
 def test_flows_of_another_ip_version_are_refused_before_anything_is_done(
-    machine: Machine, tmp_path: Path, words: tuple[str, ...]
+    machine: FakeMachine, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
     path = tmp_path / "flows"
     path.write_bytes(b"".join(flows(IPV6).pieces()))
@@ -152,7 +142,7 @@ def test_flows_of_another_ip_version_are_refused_before_anything_is_done(
 
 
 def test_a_place_that_is_no_file_is_refused_before_flows_are_read(
-    machine: Machine, tmp_path: Path
+    machine: FakeMachine, tmp_path: Path
 ) -> None:
     machine.fail["save_flows"] = [TableError("never asked")]
     done = run("save", f"{tmp_path}")
@@ -167,7 +157,7 @@ def test_a_place_that_is_no_file_is_refused_before_flows_are_read(
     ],
 )
 def test_a_failed_save_leaves_the_old_file(
-    machine: Machine, file: str, step: str, error: XdplbError, code: int
+    machine: FakeMachine, file: str, step: str, error: XdplbError, code: int
 ) -> None:
     machine.fail[step] = [error]
     before = carry.read(file)
@@ -176,7 +166,7 @@ def test_a_failed_save_leaves_the_old_file(
     assert carry.read(file) == before
 
 
-def test_up_restores_before_a_packet_can_come(machine: Machine, file: str) -> None:
+def test_up_restores_before_a_packet_can_come(machine: FakeMachine, file: str) -> None:
     machine.balancers.clear()
     machine.programs.clear()
     done = run(*UP, "--restore", file)
@@ -188,14 +178,16 @@ def test_up_restores_before_a_packet_can_come(machine: Machine, file: str) -> No
 
 
 def test_up_restores_into_a_replaced_balancer_when_the_new_program_is_there(
-    machine: Machine, file: str
+    machine: FakeMachine, file: str
 ) -> None:
     assert run(*UP, "--restore", file).exit_code == 0
     ((_, _, _, attached),) = machine.given
     assert attached == {2: Attached(NEW_ID, Mode.NATIVE)}
 
 
-def test_up_restores_anew_when_the_first_mode_does_not_work(machine: Machine, file: str) -> None:
+def test_up_restores_anew_when_the_first_mode_does_not_work(
+    machine: FakeMachine, file: str
+) -> None:
     machine.balancers.clear()
     machine.programs.clear()
     machine.fail["attach"] = [AttachError("no native mode")]
@@ -206,7 +198,7 @@ def test_up_restores_anew_when_the_first_mode_does_not_work(machine: Machine, fi
 
 @pytest.mark.parametrize("is_replaced", [False, True])
 def test_up_leaves_everything_as_it_was_when_flows_cannot_be_restored(
-    machine: Machine, file: str, *, is_replaced: bool
+    machine: FakeMachine, file: str, *, is_replaced: bool
 ) -> None:
     if not is_replaced:
         machine.balancers.clear()

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from ipaddress import IPv4Address, IPv6Address
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
@@ -39,16 +39,6 @@ GOOD = ("up", "--iface", "eth0", "--backend", "192.0.2.10")
 BOTH = ("--service", "192.0.2.1", "--service", "2001:db8::1")
 
 
-class Machine(FakeMachine):
-    """Stands in for ``xdplb.kernel.machine.Machine``."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        """Nothing is open."""
-
-
 class NoCompiler:
     """Stands in for ``xdplb.kernel.compiler.Compiler``: starts no process."""
 
@@ -57,8 +47,8 @@ class NoCompiler:
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
-    made = Machine()
+def machine(monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
+    made = FakeMachine()
     monkeypatch.setattr("xdplb.kernel.compiler.Compiler", NoCompiler)
     monkeypatch.setattr("xdplb.kernel.machine.Machine", lambda *_: made)
     return made
@@ -69,7 +59,7 @@ def _run(*words: str) -> Result:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> list[Request]:
+def asked(monkeypatch: pytest.MonkeyPatch, machine: FakeMachine) -> list[Request]:
     """What ``up`` asks the balancer for."""
     found: list[Request] = []
     real = Balancer.up
@@ -190,7 +180,7 @@ def test_an_option_of_up_reaches_every_service(
     assert [getattr(item, name) for item in asked[0].services] == values
 
 
-def test_up_says_what_runs_and_who_has_not_answered(machine: Machine) -> None:
+def test_up_says_what_runs_and_who_has_not_answered(machine: FakeMachine) -> None:
     result = _run(*GOOD)
     assert result.stdout == (
         "up: 192.0.2.1 udp on eth0 (native)\n  -> 192.0.2.10  (no answer to ARP yet)\n"
@@ -198,7 +188,7 @@ def test_up_says_what_runs_and_who_has_not_answered(machine: Machine) -> None:
     assert machine.programs
 
 
-def test_up_says_what_runs_for_each_ip_version_alone(machine: Machine) -> None:
+def test_up_says_what_runs_for_each_ip_version_alone(machine: FakeMachine) -> None:
     services = ("--service", "2001:db8::1", "--service", "192.0.2.1")
     result = _run(*GOOD, *services, "--backend", "[2001:db8::10]:53", "--backend", "192.0.2.11")
     assert result.stdout == (
@@ -211,7 +201,7 @@ def test_up_says_what_runs_for_each_ip_version_alone(machine: Machine) -> None:
     assert machine.programs
 
 
-def test_up_says_udp_and_tcp_at_one_address_once(machine: Machine) -> None:
+def test_up_says_udp_and_tcp_at_one_address_once(machine: FakeMachine) -> None:
     words = ("--protocol", "udp", "--protocol", "tcp", "--port", "53")
     assert _run(*GOOD, *words).stdout == (
         "up: 192.0.2.1 udp and tcp on eth0 (native)\n  -> 192.0.2.10  (no answer to ARP yet)\n"
@@ -220,13 +210,13 @@ def test_up_says_udp_and_tcp_at_one_address_once(machine: Machine) -> None:
     assert _run(*GOOD, *words).stdout.startswith("changed: 192.0.2.1 udp and tcp on eth0 ")
 
 
-def test_up_with_ipv6_backends_takes_the_interfaces_ipv6_address(machine: Machine) -> None:
+def test_up_with_ipv6_backends_takes_the_interfaces_ipv6_address(machine: FakeMachine) -> None:
     result = _run("up", "--iface", "eth0", "--backend", "2001:db8::10")
     assert result.stdout.startswith("up: 2001:db8::1 udp on eth0 (native)\n")
     assert machine.programs
 
 
-def test_notes_go_to_stderr(machine: Machine) -> None:
+def test_notes_go_to_stderr(machine: FakeMachine) -> None:
     machine.fail["attach"] = [AttachError("no native XDP")]
     result = _run(*GOOD)
     assert result.stderr == "note: no native XDP; using generic mode\n"
@@ -242,7 +232,7 @@ def test_notes_go_to_stderr(machine: Machine) -> None:
     ],
 )
 def test_an_error_ends_with_its_code_a_message_and_a_hint(
-    machine: Machine, error: XdplbError, code: int
+    machine: FakeMachine, error: XdplbError, code: int
 ) -> None:
     machine.fail["link"] = [error]
     result = _run(*GOOD)
@@ -251,14 +241,14 @@ def test_an_error_ends_with_its_code_a_message_and_a_hint(
     assert result.stdout == ""
 
 
-def test_verbose_shows_the_cause(machine: Machine) -> None:
+def test_verbose_shows_the_cause(machine: FakeMachine) -> None:
     error = AttachError("no")
     error.__cause__ = OSError(16, "busy")
     machine.fail["link"] = [error]
     assert "cause: OSError(16, 'busy')" in _run("--verbose", *GOOD).stderr
 
 
-def test_a_bug_is_not_hidden(machine: Machine) -> None:
+def test_a_bug_is_not_hidden(machine: FakeMachine) -> None:
     machine.links = {}
     result = _run(*GOOD)
     assert result.exit_code == 1
@@ -298,14 +288,14 @@ def test_down_with_nothing_up_succeeds() -> None:
     assert _run("down").stdout == "nothing is up\n"
 
 
-def test_down_names_what_it_ended(machine: Machine) -> None:
+def test_down_names_what_it_ended(machine: FakeMachine) -> None:
     _run(*GOOD)
     machine.run_on()
     assert _run("down", "--iface", "eth0").stdout == "down: eth0 (program 100)\n"
     assert machine.programs == {}
 
 
-def test_a_backend_with_and_one_without_a_port_can_share_an_address(machine: Machine) -> None:
+def test_a_backend_with_and_one_without_a_port_can_share_an_address(machine: FakeMachine) -> None:
     result = _run(*GOOD, "--backend", "192.0.2.10:53")
     assert result.exit_code == 0, result.exception
     assert len(machine.loaded) == 1

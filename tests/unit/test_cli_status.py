@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
@@ -23,19 +23,9 @@ if TYPE_CHECKING:
     from click.testing import Result
 
 
-class Machine(FakeMachine):
-    """Stands in for ``xdplb.kernel.machine.Machine``."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        """Nothing is open."""
-
-
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
-    made = Machine()
+def machine(monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
+    made = FakeMachine()
     Balancer(made).up(request())
     made.run_on()
     monkeypatch.setattr("xdplb.kernel.machine.Machine", lambda *_: made)
@@ -64,7 +54,7 @@ def _run(*words: str) -> Result:
     return CliRunner().invoke(commands, words)
 
 
-def test_status_in_a_pipe_is_the_plain_text(machine: Machine) -> None:
+def test_status_in_a_pipe_is_the_plain_text(machine: FakeMachine) -> None:
     lines = _run("status").stdout.splitlines()
     assert lines[0] == "192.0.2.1 udp, all ports, by src-dst, on eth0 (native)"
     assert "  program 100, tag abcd, xdplb 0.1.0" in lines
@@ -79,7 +69,7 @@ def test_in_a_pipe_rich_is_not_loaded(words: tuple[str, ...]) -> None:
         "import sys; sys.path.insert(0, 'tests');"
         "from click.testing import CliRunner; from xdplb.cli import commands;"
         "import xdplb.kernel.machine; from fake_machine import FakeMachine;"
-        "machine = type('Machine', (FakeMachine,), {"
+        "machine = type('FakeMachine', (FakeMachine,), {"
         "'__enter__': lambda it: it, '__exit__': lambda *_: None});"
         "xdplb.kernel.machine.Machine = machine;"
         f"result = CliRunner().invoke(commands, {list(words)!r});"
@@ -88,7 +78,9 @@ def test_in_a_pipe_rich_is_not_loaded(words: tuple[str, ...]) -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_watching_prints_a_json_object_a_line(machine: Machine, three_looks: list[float]) -> None:
+def test_watching_prints_a_json_object_a_line(
+    machine: FakeMachine, three_looks: list[float]
+) -> None:
     done = _run("status", "--json", "--watch", "5")
     assert (done.exit_code, three_looks) == (0, [5.0, 5.0, 5.0])
     first, *others = [json.loads(line) for line in done.stdout.splitlines()]
@@ -99,7 +91,7 @@ def test_watching_prints_a_json_object_a_line(machine: Machine, three_looks: lis
 
 
 def test_watching_prints_the_text_again_and_again(
-    machine: Machine, three_looks: list[float]
+    machine: FakeMachine, three_looks: list[float]
 ) -> None:
     done = _run("status", "--watch")
     assert (done.exit_code, three_looks) == (0, [2.0, 2.0, 2.0])
@@ -112,7 +104,7 @@ def test_watching_prints_the_text_again_and_again(
 
 
 def test_watching_goes_on_when_nothing_is_up_any_more(
-    machine: Machine, three_looks: list[float], monkeypatch: pytest.MonkeyPatch
+    machine: FakeMachine, three_looks: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = machine.running
     looks: list[int] = []
@@ -127,7 +119,7 @@ def test_watching_goes_on_when_nothing_is_up_any_more(
     assert (done.exit_code, len(three_looks)) == (0, 3)
 
 
-def test_watching_goes_on_when_a_look_fails(machine: Machine, three_looks: list[float]) -> None:
+def test_watching_goes_on_when_a_look_fails(machine: FakeMachine, three_looks: list[float]) -> None:
     machine.fail["verdicts"] = [BusyError("it was replaced", "run this again")] * 4
     done = _run("status", "--json", "--watch", "1")
     assert len(done.stdout.splitlines()) == 2
@@ -136,7 +128,7 @@ def test_watching_goes_on_when_a_look_fails(machine: Machine, three_looks: list[
 
 
 def test_half_full_takes_no_longer_where_nobody_looks(
-    machine: Machine, three_looks: list[float]
+    machine: FakeMachine, three_looks: list[float]
 ) -> None:
     machine.usages[IPV4] = Usage({0: 30000, 1: 30000}, {}, {})
     done = _run("status")
@@ -163,7 +155,7 @@ class TestTop:
         )
 
     def test_once_is_a_measurement_in_text(
-        self, machine: Machine, three_looks: list[float]
+        self, machine: FakeMachine, three_looks: list[float]
     ) -> None:
         done = _run("top", "--once", "--interval", "4")
         assert "packets/s in" in done.stdout
@@ -171,7 +163,9 @@ class TestTop:
         assert three_looks == [4.0]
         del machine
 
-    def test_json_is_a_measurement_too(self, machine: Machine, three_looks: list[float]) -> None:
+    def test_json_is_a_measurement_too(
+        self, machine: FakeMachine, three_looks: list[float]
+    ) -> None:
         document = json.loads(_run("top", "--json").stdout)
         (item,) = document["balancers"]
         assert (document["version"], item["rates"]["over"]) == (1, 1.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import click
 import pytest
@@ -32,12 +32,6 @@ LINES = 400
 
 class Machine(FakeMachine):
     """Stands in for ``xdplb.kernel.machine.Machine``."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        """Nothing is open."""
 
     def running(self) -> list[Running]:
         self._step("running")

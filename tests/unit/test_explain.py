@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from ipaddress import ip_address
-from typing import Any, Self
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -27,18 +27,8 @@ NOW = 100_000
 MAC = bytes.fromhex("020000000001")
 
 
-class Machine(FakeMachine):
-    """Stands in for ``xdplb.kernel.machine.Machine``."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        """Nothing is open."""
-
-
-def machine_with(wanted: Request | None = None) -> Machine:
-    made = Machine()
+def machine_with(wanted: Request | None = None) -> FakeMachine:
+    made = FakeMachine()
     Balancer(made).up(wanted or request())
     made.run_on()
     return made

@@ -9,7 +9,7 @@ import struct
 from contextlib import suppress
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from click.testing import CliRunner
@@ -84,12 +84,6 @@ class Tap:
 
 class Machine(FakeMachine):
     """Stands in for ``xdplb.kernel.machine.Machine``."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        """Nothing is open."""
 
     def program_id(self, program_fd: int) -> int:
         return self.ids[program_fd]
