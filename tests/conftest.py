@@ -11,12 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 from locks import turn
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
 TESTS = Path(__file__).parent
+
+# How fast examples are made says how busy the machine is, and nothing of the code.
+settings.register_profile("busy", suppress_health_check=[HealthCheck.too_slow], deadline=None)
+settings.load_profile("busy")
 
 
 def _missing() -> str:

@@ -162,7 +162,7 @@ class Balancer:
         """
         self._machine.require_privileges()
         running = self._only(interface)
-        return self._machine.list_flows(running, self._names(running))
+        return self._machine.list_flows(running, interface_names(self._machine, running.state))
 
     def kill(
         self, interface: str | None, choose: Callable[[Request, Saved], Iterable[Flow]]
