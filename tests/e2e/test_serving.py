@@ -271,8 +271,8 @@ def test_the_page_says_when_the_agent_or_its_file_is_not_well(
 def test_the_page_can_be_read_by_everybody_everywhere(lab: Lab, home: Browser) -> None:
     browser = home
     lab.ip("h", f"address delete {B}/24 dev outside")
+    browser.await_sight(".state[data-state=down]")  # before A goes: the last one would be kept
     lab.xdplb("backend", "drain", A)
-    browser.await_sight(".state[data-state=down]")
     browser.await_sight(".state[data-state=drain]")
     lab.socket("172.11.0.24").sendto(b"?", (SERVICE, 53))
     browser.await_sight("tr[data-kind=drop]")
