@@ -230,7 +230,7 @@ def test_top_can_be_stopped_and_goes_on(lab: Lab) -> None:
         terminal.child.send_signal(signal.SIGTSTP)
         stat = Path(f"/proc/{terminal.child.pid}/stat")
         terminal.until(lambda _: stat.read_text().rpartition(")")[2].split()[0] == "T")
-        assert terminal.is_as_before()
+        terminal.until(lambda _: terminal.is_as_before())
         terminal.child.send_signal(signal.SIGCONT)
         terminal.until(lambda _: not terminal.is_as_before())
         terminal.press("q")
