@@ -31,6 +31,9 @@ FAR: Final = 0.1
 """How far a share is from what is expected when it is worth a word; and at least twice as much,
 or half as much."""
 
+SILENT: Final = 3
+"""Packets without an answer from which on somebody would have answered."""
+
 _OFF_TABLE: Final = 0.02
 """How far the part of the table may be from what is expected; it is built to fit."""
 
@@ -80,6 +83,7 @@ def warnings(status: BalancerStatus, state: State, around: Around) -> tuple[Advi
             (_lost(address, state) for address in around.lost),
             _of_services(status),
             _of_backends(status.services, is_watched=is_watched),
+            _of_answers(status.services, state),
             _of_room(status),
             _of_tables(status.services),
             _of_flows(status.services),
@@ -201,6 +205,23 @@ def _of_backends(services: Sequence[ServiceStatus], *, is_watched: bool) -> Iter
             f"{_named(drained)} of {_some(of)} {_are(drained)} drained, with {left} left",
             f"'xdplb backend undrain {drained[0].backend}' lets it have new flows again",
         )
+
+
+def _of_answers(services: Sequence[ServiceStatus], state: State) -> Iterator[Advice]:
+    """Backends from which nothing has ever come back."""
+    one_way = {(item.dialled, item.protocol, item.ports) for item in state.services if item.one_way}
+    asked = [item for item in services if (item.address, item.protocol, item.ports) not in one_way]
+    for of, silent in _alike(asked, _is_silent):
+        yield Advice(
+            f"{_named(silent)} of {_some(of)} {_have(silent)} answered nothing so far",
+            "see that the server runs, and answers from the address and port where it was asked; "
+            "'xdplb doctor' says more",
+        )
+
+
+def _is_silent(item: BackendStatus) -> bool:
+    is_asked = item.state is not BackendState.DOWN and item.packets_in >= SILENT
+    return is_asked and not item.packets_out
 
 
 def _alike(
@@ -326,3 +347,7 @@ def _some(things: Sequence[object]) -> str:
 
 def _are(items: Sequence[object]) -> str:
     return "is" if len(items) == 1 else "are"
+
+
+def _have(items: Sequence[object]) -> str:
+    return "has" if len(items) == 1 else "have"

@@ -272,6 +272,17 @@ class TestRoom:
         ]
 
 
+def test_backends_that_have_never_answered_are_told() -> None:
+    silent = backend("192.0.2.10", packets_in=3)
+    quiet = replace(silent, packets_in=2)
+    assert told(with_backends(quiet, replace(silent, packets_out=1))) == []
+    down = with_backends(replace(silent, state=DOWN), backend("192.0.2.11"))
+    assert told(down) == ["backend 192.0.2.10 of 192.0.2.1 udp is down"]
+    status = with_backends(silent, port=53)
+    assert told(status) == ["backend 192.0.2.10 of 192.0.2.1 udp has answered nothing so far"]
+    assert told(status, known=state(one_way=True)) == []
+
+
 def test_checks_that_nobody_does_are_told() -> None:
     status = with_backends(backend("192.0.2.10"))
     known = state(health=Health(IcmpCheck()))

@@ -259,7 +259,7 @@ def test_an_old_kernel_is_not_asked_to_keep_next_hops(up: FakeExaminer) -> None:
     ("changes", "result", "says"),
     [
         ({"state": BackendState.DOWN}, WARN, "it is down"),
-        ({"refused": 3}, WARN, "3 times it said that nobody is at its port"),
+        ({"packets_in": 9, "refused": 3}, WARN, "3 of 9 packets were refused"),
         ({"packets_in": 9, "packets_out": 0}, WARN, "9 packets went there, and none came back"),
         ({"packets_in": 2, "packets_out": 0}, Result.PASS, "2 packets"),
         ({"state": BackendState.DRAIN}, Result.PASS, "it drains"),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from xdplb.advice import SILENT
 from xdplb.doctor.findings import Fix, Opinion, Repair, bad, good, poor
 from xdplb.model import BackendState
 
@@ -13,9 +14,6 @@ if TYPE_CHECKING:
     from xdplb.doctor.evidence import Route
     from xdplb.facts import Neighbour
     from xdplb.model import BackendStatus
-
-_SILENT: Final = 3
-"""Packets without an answer from which on somebody would have answered."""
 
 
 def route(item: BackendStatus, found: Route, indexes: Collection[int]) -> Opinion:
@@ -118,14 +116,15 @@ def answers(items: Sequence[BackendStatus], *, one_way: bool) -> Opinion:
         )
     if refused:
         return poor(
-            f"{refused} times it said that nobody is at its port",
-            hint="start the server there, or correct the backend's port",
+            f"{refused} of {packets_in} packets were refused: it said that nobody is at its port",
+            hint="start the server there, or correct the backend's port; where it runs, it has to "
+            "answer from the address and port where it was asked",
         )
-    if not one_way and packets_in >= _SILENT and not packets_out:
+    if not one_way and packets_in >= SILENT and not packets_out:
         return poor(
             f"{packets_in} packets went there, and none came back",
-            hint="see that the server runs, and that its answers come back through the balancer: "
-            f"'ping {address}', and tcpdump there",
+            hint="see that the server runs, and that its answers come back through the balancer, "
+            f"from the address and port where it was asked: 'ping {address}', and tcpdump there",
         )
     if BackendState.DRAIN in states:
         return good("it drains: no new flows, as somebody asked for")
