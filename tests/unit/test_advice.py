@@ -279,7 +279,8 @@ def test_backends_that_have_never_answered_are_told() -> None:
     down = with_backends(replace(silent, state=DOWN), backend("192.0.2.11"))
     assert told(down) == ["backend 192.0.2.10 of 192.0.2.1 udp is down"]
     status = with_backends(silent, port=53)
-    assert told(status) == ["backend 192.0.2.10 of 192.0.2.1 udp has answered nothing so far"]
+    said = "backend 192.0.2.10 of 192.0.2.1 port 53 udp has answered nothing so far"
+    assert told(status) == [said]
     assert told(status, known=state(one_way=True)) == []
 
 
