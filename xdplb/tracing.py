@@ -34,6 +34,7 @@ USUAL: Final = (NEW, "drop", "icmp")
 
 DEFAULT_SNAP: Final = 128
 MAX_SNAP: Final = 1500
+MAX_SAMPLE: Final = (1 << 32) - 1
 _ASKED_FOR_S: Final = 3.0
 _EVENT: Final = struct.Struct("=QIIIBB2x")
 """The head of ``struct trace_event``."""

@@ -139,6 +139,8 @@ def test_half_full_takes_no_longer_where_nobody_looks(
 def test_a_seldom_look_is_refused_where_it_is_no_number() -> None:
     assert _run("status", "--watch", "often").exit_code == 2
     assert _run("status", "--watch", "0").exit_code == 2
+    assert _run("status", "--watch", "nan").exit_code == 2
+    assert _run("top", "--once", "--interval", "nan").exit_code == 2
     assert _run("top", "--interval", "0").exit_code == 2
 
 

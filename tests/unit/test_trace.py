@@ -383,6 +383,8 @@ def test_who_takes_the_balancer_down_ends_it(
         (("--reason", "drop_magic"), "drop_magic"),
         (("--pcap", "/nowhere/x"), "is no directory"),
         (("--snap", "1"), "64<=x<=1500"),
+        (("--seconds", "nan"), "'nan' is no time"),
+        (("--sample", "4294967296"), "1<=x<=4294967295"),
     ],
 )
 def test_a_wrong_word_is_refused(machine: Machine, words: tuple[str, ...], reason: str) -> None:

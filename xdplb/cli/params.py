@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -36,6 +37,19 @@ class _Value(click.ParamType[Any]):
         """Parse text; leave a value that is parsed already."""
         del param, ctx
         return self._parse(value) if isinstance(value, str) else value
+
+
+class Seconds(click.FloatRange):
+    """A time; what is no number at all is in no range either, and is refused like one outside."""
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Read the number."""
+        seconds: float = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is no time.", param, ctx)
+        return seconds
 
 
 def _ports(text: str) -> PortRange:

@@ -10,7 +10,7 @@ import click
 
 from xdplb.balancer import Balancer
 from xdplb.cli import terminal
-from xdplb.cli.params import json_option
+from xdplb.cli.params import Seconds, json_option
 from xdplb.cli.sampling import Sampler, look, take
 from xdplb.rates import History, is_worth_measuring, measure
 from xdplb.render import to_json, to_text
@@ -27,7 +27,7 @@ _KEPT: Final = 60
 
 @click.command()
 @click.option(
-    "--watch", "every_s", type=click.FloatRange(0.1, 3600), is_flag=False, flag_value=_USUAL_S,
+    "--watch", "every_s", type=Seconds(0.1, 3600), is_flag=False, flag_value=_USUAL_S,
     metavar="[SECONDS]",
     help=f"Look again every so many seconds ({_USUAL_S:g}), and show rates; Ctrl-C ends.",
 )  # fmt: skip

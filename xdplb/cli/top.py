@@ -10,7 +10,7 @@ import click
 
 from xdplb.balancer import Balancer
 from xdplb.cli import terminal
-from xdplb.cli.params import json_option
+from xdplb.cli.params import Seconds, json_option
 from xdplb.cli.sampling import Sampler, look
 from xdplb.errors import NotReadyError
 from xdplb.rates import History, measure
@@ -32,7 +32,7 @@ _KEPT: Final = 60
 
 @click.command()
 @click.option(
-    "--interval", "every_s", type=click.FloatRange(0.1, 60), metavar="SECONDS",
+    "--interval", "every_s", type=Seconds(0.1, 60), metavar="SECONDS",
     default=1.0, show_default=True,
     help="How often, and over how long, it is measured.",
 )  # fmt: skip

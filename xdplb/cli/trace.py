@@ -16,11 +16,11 @@ import click
 from xdplb import source
 from xdplb.balancer import Balancer
 from xdplb.cli import completion
-from xdplb.cli.params import iface_option
+from xdplb.cli.params import Seconds, iface_option
 from xdplb.errors import InvalidValueError
 from xdplb.files import STREAM, refuse_target
 from xdplb.parsing import parse_clients
-from xdplb.tracing import ALL, DEFAULT_SNAP, GROUPS, MAX_SNAP, USUAL, Wanted, to_json
+from xdplb.tracing import ALL, DEFAULT_SNAP, GROUPS, MAX_SAMPLE, MAX_SNAP, USUAL, Wanted, to_json
 from xdplb.verdicts import VERDICTS
 
 if TYPE_CHECKING:
@@ -43,7 +43,10 @@ _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     help="Only what became this: a verdict as 'status' names it, drop, pass, icmp or new (flows); "
     "or all. Repeat it.  [default: new, drop and icmp; all with --client or --pcap]",
 )  # fmt: skip
-@click.option("--sample", type=click.IntRange(1), default=1, metavar="N", help="Of N packets, one.")
+@click.option(
+    "--sample", type=click.IntRange(1, MAX_SAMPLE), default=1, metavar="N",
+    help="Of N packets, one.",
+)  # fmt: skip
 @click.option(
     "--pcap", metavar="FILE", shell_complete=completion.files,
     help="Write the packets, as they came and as they left, for Wireshark; - is the standard "
@@ -54,7 +57,7 @@ _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     metavar="BYTES", help="Take so much of each packet.",
 )  # fmt: skip
 @click.option("--count", type=click.IntRange(1), metavar="N", help="End after N packets.")
-@click.option("--seconds", type=click.FloatRange(0.1), metavar="S", help="End after S seconds.")
+@click.option("--seconds", type=Seconds(0.1), metavar="S", help="End after S seconds.")
 @iface_option
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each packet.")
 def trace(  # noqa: PLR0913 - one argument for each option
