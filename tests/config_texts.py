@@ -133,6 +133,8 @@ _WEB = '[[service]]\nname = "web"\naddress = "192.0.2.1"\nports = [80]\n' + BACK
 
 BAD = [
     *BAD_FOR_BOTH,
+    (LEAST + 'name = "a\\u001b[2Jb"\n', "service[0].name", "cannot be printed", 'name = "dns"'),
+    (LEAST + 'name = "a\\nb"\n', "service[0].name", "cannot be printed", 'name = "dns"'),
     (
         LEAST + '[agent]\nlisten = "0.0.0.0:9170"\n',
         "agent.listen",

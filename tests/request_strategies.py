@@ -119,7 +119,7 @@ def services(draw: st.DrawFn) -> Service:
         ports=draw(some if protocol is Protocol.TCP else st.just(ALL_PORTS) | some),
         hash=draw(st.sampled_from(Hash)),
         timeouts=draw(st.builds(Timeouts, _SECONDS, _SECONDS, _SECONDS, _SECONDS)),
-        name=draw(st.sampled_from(["", "dns", "web"]) | _TEXT),
+        name=draw(st.sampled_from(["", "dns", "web"]) | _TEXT.filter(str.isprintable)),
         nat_addresses=tuple(draw(st.lists(_hosts(version, 2), max_size=2, unique=True))),
         reservations=tuple(
             draw(

@@ -174,7 +174,9 @@ def test_mistakes_do_not_hide_each_other(tmp_path: Path) -> None:
 
 def test_a_name_that_cannot_be_printed_is_not_in_a_message(tmp_path: Path) -> None:
     path = write(tmp_path, LEAST + 'name = "a\\u001b[2J"\none-way = 5\n')
-    assert f"{problems(path)[0]}".startswith(f"{path}: service[0].one-way: ")
+    name, one_way = problems(path)
+    assert f"{name}".startswith(f"{path}: service[0].name: 'a\\x1b[2J' has ")
+    assert f"{one_way}".startswith(f"{path}: service[0].one-way: ")
 
 
 def test_the_example_is_good_and_has_every_key() -> None:

@@ -73,6 +73,12 @@ def parse_host(text: str) -> Address:
     return address
 
 
+def _name(text: str) -> None:
+    """Refuse what a terminal would obey, or show as something else."""
+    if not text.isprintable():
+        raise InvalidValueError(f"{text!r} has characters that cannot be printed")
+
+
 def _client(text: str) -> None:
     refuse_no_host("client", parse_reservation(text).client.address)
 
@@ -96,7 +102,7 @@ Wait: TypeAlias = Annotated[float, Meta(ge=0.01, le=3600, examples=[1])]
 Times: TypeAlias = Annotated[int, Meta(ge=1, le=1000, examples=[3])]
 Part: TypeAlias = Annotated[float, Meta(ge=0, le=0.9, examples=[0.1])]
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=65535, examples=[1])]
-Name: TypeAlias = Annotated[str, Meta(examples=["dns"])]
+Name: TypeAlias = Annotated[str, _shape(_name, "", "dns")]
 Interface: TypeAlias = Annotated[str, Meta(min_length=1, examples=["eth0"])]
 Host: TypeAlias = Annotated[str, _shape(parse_host, f"{_V4}|{_V6}", "192.0.2.10")]
 PortsText: TypeAlias = Annotated[str, _shape(parse_ports, f"{_PORT}(-{_PORT})?", "8000-8010")]
