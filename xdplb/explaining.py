@@ -94,6 +94,20 @@ class Explanation:
         return VERDICTS.get(self.verdict, Verdict("a verdict that this xdplb does not know"))
 
 
+def _address(text: str) -> Address:
+    """The address that a person means, who names no service.
+
+    Raises:
+        InvalidValueError: It is none.
+    """
+    try:
+        return parse_address(text)
+    except InvalidValueError:
+        raise InvalidValueError(
+            f"{text!r} is neither a service nor an address", "'xdplb status' shows all services"
+        ) from None
+
+
 def dialled(
     running: Running, client: Endpoint, text: str | None, protocol: Protocol | None
 ) -> tuple[Endpoint, Protocol]:
@@ -120,7 +134,7 @@ def dialled(
         mine = [item for item in mine if any(port in ports for ports in item.ports)] or mine
     addresses = {item.dialled for item in mine}
     if not addresses and name is not None and all(name != it.name for it in running.state.services):
-        address = parse_address(name)
+        address = _address(name)
         _refuse_mixture(client, address)
         addresses = {address}
     if len(addresses) != 1:

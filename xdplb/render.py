@@ -168,7 +168,11 @@ def backends_to_text(balancers: Sequence[BalancerStatus]) -> str:
     if not balancers:
         return NOTHING
     rows = [
-        (f"{service.address} {service.protocol}", *_row(backend), f"{backend.backend.weight}")
+        (
+            f"{service.name or service.address} {service.protocol}",
+            *_row(backend),
+            f"{backend.backend.weight}",
+        )
         for item in balancers
         for service in item.services
         for backend in service.backends

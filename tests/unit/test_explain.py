@@ -240,7 +240,7 @@ def test_a_service_is_meant_by_address_or_name(
         (CLIENT, "log", "which port"),
         (CLIENT6, "log", "no service is meant"),
         (CLIENT, "192.0.2.77", "which port"),
-        (CLIENT, "nonsense", "is not an IP address"),
+        (CLIENT, "nonsense:53", "'nonsense' is neither a service nor an address"),
         (CLIENT, "dns:x", "is not a port"),
         (CLIENT, "2001:db8::1", "different IP versions"),
         (CLIENT, "[2001:db8::1]:53", "different IP versions"),

@@ -203,6 +203,8 @@ def test_the_table_of_backends_says_of_which_service_each_is() -> None:
         ["172.11.0.1", "udp", "172.11.0.21:53"],
         ["172.11.0.1", "tcp", "172.11.0.20"],
     ]
+    named = replace(STATUS, services=(replace(tcp, name="web"),))
+    assert backends_to_text([named]).splitlines()[1].split()[:3] == ["web", "tcp", "172.11.0.20"]
 
 
 def test_the_json_counts_the_errors_that_a_backend_answered_with() -> None:
