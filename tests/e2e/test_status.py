@@ -247,7 +247,7 @@ def test_a_signal_ends_top_and_gives_the_terminal_back(lab: Lab, number: signal.
 
 
 def test_a_fault_of_top_gives_the_terminal_back(lab: Lab) -> None:
-    fault = "import xdplb.view; xdplb.view.rows = None"
+    fault = "import xdplb.screen.view; xdplb.screen.view.rows = None"
     python = f"{XDPLB.parent / 'python'}"
     start = f"{fault}; from xdplb.cli import main; main()"
     with Teletype([python, "-c", start, "--netns", lab.balancer, "top"]) as terminal:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from statuses import backend, balancer, service
 
-from xdplb.glyphs import ASCII, UNICODE
 from xdplb.rates import (
     History,
     Look,
@@ -19,6 +18,7 @@ from xdplb.rates import (
     place_of,
     sparkline,
 )
+from xdplb.screen.glyphs import ASCII, UNICODE
 
 if TYPE_CHECKING:
     from xdplb.model import BalancerStatus

@@ -64,7 +64,7 @@ def status(*, every_s: float | None, full: bool, as_json: bool) -> None:
 
 def _show_once(balancer: Balancer, *, full: bool) -> None:
     """Show the status; where it fills up, look twice to tell when it will be full."""
-    from xdplb.render_status import StatusScreen  # noqa: PLC0415 - only on a terminal
+    from xdplb.screen.status import StatusScreen  # noqa: PLC0415 - only on a terminal
 
     now = look(balancer)
     found: Measured = {}
@@ -77,7 +77,7 @@ def _show_once(balancer: Balancer, *, full: bool) -> None:
 
 def _watch_screen(balancer: Balancer, every_s: float, *, full: bool) -> None:
     """Replace what is shown again and again; the last of it stays."""
-    from xdplb.render_status import StatusScreen, watched  # noqa: PLC0415 - only on a terminal
+    from xdplb.screen.status import StatusScreen, watched  # noqa: PLC0415 - only on a terminal
 
     console, history = terminal.console(), History(_KEPT)
     shown, above = None, ""

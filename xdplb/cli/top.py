@@ -15,7 +15,7 @@ from xdplb.cli.sampling import Sampler, look
 from xdplb.errors import NotReadyError
 from xdplb.rates import History, measure
 from xdplb.render import to_json, to_text
-from xdplb.view import View, press, rows
+from xdplb.screen.view import View, press, rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from xdplb.cli.sampling import Sample
     from xdplb.model import BalancerStatus, Clients
     from xdplb.rates import Measured
-    from xdplb.render_top import TopScreen
-    from xdplb.view import Row
+    from xdplb.screen.top import TopScreen
+    from xdplb.screen.view import Row
 
 _CLIENTS: Final = 10
 _KEPT: Final = 60
@@ -138,7 +138,7 @@ class Top:
 
     def press(self, key: str, height: int) -> None:
         """Do what a key stands for, on a screen of so many lines."""
-        from xdplb.render_top import page_of  # noqa: PLC0415 - only on a terminal
+        from xdplb.screen.top import page_of  # noqa: PLC0415 - only on a terminal
 
         self._view = press(self._view, key, page_of(height), len(self._rows()))
         self._follow()
@@ -153,7 +153,7 @@ class Top:
 
     def screen(self) -> TopScreen:
         """What is to be seen."""
-        from xdplb.render_top import TopScreen  # noqa: PLC0415 - only on a terminal
+        from xdplb.screen.top import TopScreen  # noqa: PLC0415 - only on a terminal
 
         shown = self._shown
         return TopScreen(

@@ -8,7 +8,7 @@ import pytest
 from statuses import backend, balancer, service
 
 from xdplb.rates import History, Look, Measured
-from xdplb.view import HELP, KEYS, Order, Row, View, press, rows
+from xdplb.screen.view import HELP, KEYS, Order, Row, View, press, rows
 
 PAGE, ROWS = 10, 35
 VIEW = View()

@@ -12,8 +12,8 @@ from statuses import backend, balancer, service
 
 from xdplb.model import Advice, Clients, ClientStatus
 from xdplb.rates import History, Look, Measured
-from xdplb.render_top import TopScreen, page_of, panel_lines
-from xdplb.view import View, rows
+from xdplb.screen.top import TopScreen, page_of, panel_lines
+from xdplb.screen.view import View, rows
 
 A = backend("172.11.0.20", share=0.5, flows=1200, nat_ports_used=780)
 B = backend("172.11.0.21", 5353, share=0.5, flows=900)

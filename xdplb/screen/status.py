@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Final
 
 from rich.text import Text
 
-from xdplb import glyphs
 from xdplb.advice import ALMOST_FULL
-from xdplb.grid import INDENT, Column, Frame, fit, hanging
 from xdplb.model import BackendState
 from xdplb.quantities import count, short
 from xdplb.rates import key_of
 from xdplb.render import HOW_TO_START, NOTHING, drops, forecasts, title
+from xdplb.screen import glyphs
+from xdplb.screen.grid import INDENT, Column, Frame, fit, hanging
 from xdplb.verdicts import PASSED, VERDICTS
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from rich.console import Console, ConsoleOptions, RenderResult
 
-    from xdplb.glyphs import Glyphs
     from xdplb.model import BackendStatus, BalancerStatus, ServiceStatus
     from xdplb.rates import Rates, Traffic
+    from xdplb.screen.glyphs import Glyphs
 
 MANY: Final = 8
 """With more services than these, one whose backends are all up takes one line."""

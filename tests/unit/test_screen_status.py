@@ -12,10 +12,10 @@ from rich.text import Text
 from screens import drawn, lines
 from statuses import backend, balancer, service
 
-from xdplb.glyphs import ASCII, UNICODE
 from xdplb.model import Advice, BackendState, Hash, Mode
 from xdplb.rates import Rates, Traffic, place_of
-from xdplb.render_status import MANY, StatusScreen, bar_of, watched
+from xdplb.screen.glyphs import ASCII, UNICODE
+from xdplb.screen.status import MANY, StatusScreen, bar_of, watched
 
 A = backend(
     "172.11.0.20",

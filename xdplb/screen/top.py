@@ -9,24 +9,24 @@ from rich.cells import cell_len
 from rich.segment import Segment
 from rich.text import Text
 
-from xdplb import glyphs
-from xdplb.grid import GAP, INDENT, Column, fit, hanging
 from xdplb.quantities import count, percent, short
 from xdplb.rates import key_of, sparkline, total
 from xdplb.render import HOW_TO_START, NOTHING, drops, forecasts
-from xdplb.render_status import bar_of, number, state_of
+from xdplb.screen import glyphs
+from xdplb.screen.grid import GAP, INDENT, Column, fit, hanging
+from xdplb.screen.status import bar_of, number, state_of
+from xdplb.screen.view import HELP, KEYS
 from xdplb.verdicts import DROPPED
-from xdplb.view import HELP, KEYS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from rich.console import Console, ConsoleOptions, RenderResult
 
-    from xdplb.glyphs import Glyphs
     from xdplb.model import BalancerStatus, Clients, ClientStatus
     from xdplb.rates import History, Rates, Traffic
-    from xdplb.view import Row, View
+    from xdplb.screen.glyphs import Glyphs
+    from xdplb.screen.view import Row, View
 
 _COLUMNS: Final = (
     Column("service", is_number=False),
