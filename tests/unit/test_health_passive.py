@@ -138,17 +138,6 @@ def test_where_nobody_is_to_judge_nobody_is_suspect(health: Health, *, one_way: 
     for _ in range(20):
         assert service.look(A=(9, 0, 9), B=(9, 9)) == Findings()
     assert service.passive.healthy("A")
-    assert service.passive.since_reply("B", service.now + 4) == 4
-
-
-def test_the_time_since_the_last_reply_is_unknown_until_there_is_one() -> None:
-    service = Service(ACTIVE)
-    assert service.passive.since_reply("A", service.now) is None
-    assert service.passive.since_reply("C", service.now) is None
-    service.look(A=(1, 1))
-    assert service.passive.since_reply("A", service.now) == 0
-    service.look(after=7, A=(1,))
-    assert service.passive.since_reply("A", service.now + 0.5) == 7.5
 
 
 def test_who_is_gone_is_forgotten_and_counts_from_its_first_look() -> None:
@@ -157,8 +146,7 @@ def test_who_is_gone_is_forgotten_and_counts_from_its_first_look() -> None:
     gone = service.counters.pop("A")
     service.look()
     service.counters["A"] = Counters(gone.packets_in + 1000, gone.packets_out + 1000)
-    service.look()
-    assert service.passive.since_reply("A", service.now) is None
+    assert service.look() == Findings()
 
 
 def test_counters_that_begin_anew_are_a_first_look() -> None:
@@ -167,7 +155,6 @@ def test_counters_that_begin_anew_are_a_first_look() -> None:
     service.look(A=(9,), B=(9, 9))
     service.counters["A"] = Counters(50, 5)
     assert service.look(B=(9, 9)) == Findings()
-    assert service.passive.since_reply("A", service.now) is None
     assert service.window() == suspect(f"9 {SILENT}")
 
 

@@ -185,11 +185,6 @@ class Passive(Generic[_Key]):
         seen = self._seen.get(key)
         return seen is None or seen.trial.healthy
 
-    def since_reply(self, key: _Key, now: float) -> float | None:
-        """Seconds since the look that found the last reply; None as long as none was seen."""
-        seen = self._seen.get(key)
-        return None if seen is None or seen.replied is None else now - seen.replied
-
     def _take(self, seen: _Seen, counters: Counters, now: float) -> bool:
         """Take the counters in.
 
