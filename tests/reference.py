@@ -17,7 +17,7 @@ import click
 from full_status import STATUS
 from prometheus_client.parser import text_string_to_metric_families
 from recipes import PAGE
-from serving_stage import report
+from served import report
 
 from xdplb.cli import commands
 from xdplb.config.schema import schema

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from lab import Lab, run
 from main_job import main_job
-from stage import Stage
+from overlay import Overlay
 from unpacked import downloaded
 
 if TYPE_CHECKING:
@@ -55,10 +55,10 @@ def lab() -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory, lab: Lab) -> Iterator[Stage]:
+def overlay(tmp_path_factory: pytest.TempPathFactory, lab: Lab) -> Iterator[Overlay]:
     """Without xdplb, and with what it needs; systemd seems to run, and what it is told is kept."""
-    assert lab.balancer  # its namespaces are there before the stage is, which then sees them
-    with Stage(tmp_path_factory.mktemp("stage")) as built:
+    assert lab.balancer  # its namespaces are there before the overlay is, which then sees them
+    with Overlay(tmp_path_factory.mktemp("overlay")) as built:
         built.run("rm", "-f", INDEX_OF_MANUALS)
         built.run("dpkg", "--purge", "xdplb", check=False)
         built.run("dpkg", "-i", *(built.put(item) for item in downloaded("needed", *NEEDED)))
@@ -69,10 +69,10 @@ def stage(tmp_path_factory: pytest.TempPathFactory, lab: Lab) -> Iterator[Stage]
         yield built
 
 
-def told(stage: Stage) -> list[str]:
+def told(overlay: Overlay) -> list[str]:
     """What systemd was told since the last time."""
     script = "touch /tmp/systemctl; cat /tmp/systemctl; rm /tmp/systemctl"
-    return stage.run("sh", "-c", script).stdout.splitlines()
+    return overlay.run("sh", "-c", script).stdout.splitlines()
 
 
 def test_the_same_tree_makes_the_same_package(packages: list[Path]) -> None:
@@ -86,37 +86,37 @@ def test_lintian_has_nothing_to_say(package: Path) -> None:
 
 
 def test_it_is_installed_does_the_main_job_and_leaves_nothing(
-    stage: Stage, lab: Lab, package: Path
+    overlay: Overlay, lab: Lab, package: Path
 ) -> None:
-    before = stage.changed()
-    deb = stage.put(package)
-    stage.run("dpkg", "-i", deb)
-    assert told(stage) == ["--system daemon-reload"]
-    main_job(lab, *stage.command("/usr/bin/xdplb", netns=lab.balancer))
-    stage.run("dpkg", "-i", deb)
-    assert told(stage) == ["--system daemon-reload", "try-restart xdplb-agent@*.service"]
-    _look_around(stage)
-    stage.run("dpkg", "--remove", "xdplb")
-    assert told(stage) == ["stop xdplb-agent@*.service xdplb@*.service", "--system daemon-reload"]
-    stage.run("dpkg", "--purge", "xdplb")
-    left = stage.changed() - before
+    before = overlay.changed()
+    deb = overlay.put(package)
+    overlay.run("dpkg", "-i", deb)
+    assert told(overlay) == ["--system daemon-reload"]
+    main_job(lab, *overlay.command("/usr/bin/xdplb", netns=lab.balancer))
+    overlay.run("dpkg", "-i", deb)
+    assert told(overlay) == ["--system daemon-reload", "try-restart xdplb-agent@*.service"]
+    _look_around(overlay)
+    overlay.run("dpkg", "--remove", "xdplb")
+    assert told(overlay) == ["stop xdplb-agent@*.service xdplb@*.service", "--system daemon-reload"]
+    overlay.run("dpkg", "--purge", "xdplb")
+    left = overlay.changed() - before
     assert [path for path in sorted(left) if not path.startswith(OF_OTHERS)] == []
 
 
-def _look_around(stage: Stage) -> None:
+def _look_around(overlay: Overlay) -> None:
     """Libraries, units, manual, completion and licences, where a user of the machine finds them."""
     code = f"import sys; sys.path.insert(0, '/usr/lib/xdplb'); import {LIBRARIES}"
-    stage.run("/usr/bin/python3", "-I", "-c", code)
+    overlay.run("/usr/bin/python3", "-I", "-c", code)
     for unit in ("xdplb@dns.service", "xdplb-agent@dns.service"):
-        verified = stage.run("systemd-analyze", "verify", unit)
+        verified = overlay.run("systemd-analyze", "verify", unit)
         assert (verified.stdout, verified.stderr) == ("", "")
-    page = stage.run("man", "--where", "xdplb-flows-kill").stdout
+    page = overlay.run("man", "--where", "xdplb-flows-kill").stdout
     assert page == "/usr/share/man/man1/xdplb-flows-kill.1.gz\n"
     for name in ("bash-completion/completions/xdplb", "zsh/site-functions/_xdplb",
                  "fish/vendor_completions.d/xdplb.fish"):  # fmt: skip
-        stage.run("test", "-s", f"/usr/share/{name}")
-    stage.run("sh", "-euc", "for file in /usr/share/doc/xdplb/examples/*; do test -s $file; done")
-    licences = stage.run("cat", "/usr/share/doc/xdplb/copyright").stdout
-    for path in stage.run("find", "/usr/lib/xdplb", "-name", "*.dist-info").stdout.split():
+        overlay.run("test", "-s", f"/usr/share/{name}")
+    overlay.run("sh", "-euc", "for file in /usr/share/doc/xdplb/examples/*; do test -s $file; done")
+    licences = overlay.run("cat", "/usr/share/doc/xdplb/copyright").stdout
+    for path in overlay.run("find", "/usr/lib/xdplb", "-name", "*.dist-info").stdout.split():
         name, _, version = Path(path).stem.partition("-")
         assert name == "xdplb" or f"{name} {version}, in /usr/lib/xdplb: " in licences

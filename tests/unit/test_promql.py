@@ -12,7 +12,7 @@ from full_status import STATUS
 from prometheus_client import ProcessCollector
 from prometheus_client.parser import text_string_to_metric_families
 from promql import RULES, dashboard, labels_in, metrics_in, of_dashboard, of_rules, panels
-from serving_stage import report
+from served import report
 
 from xdplb.metrics import Status, text_of
 from xdplb.serving.figures import Figures

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from serving_stage import Site, SlowMachine, report, visit
+from served import Site, SlowMachine, report, visit
 
 from xdplb.balancer import Balancer
 from xdplb.errors import TableError

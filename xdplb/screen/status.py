@@ -157,11 +157,9 @@ def _service(
     item: ServiceStatus, rates: Rates | None, signs: Glyphs, *, has_rates: bool
 ) -> list[Text]:
     """A service in one row."""
-    able = sum(one.takes_traffic for one in item.backends)
-    style = "green" if able == len(item.backends) else "yellow" if able else "red"
     return [
         Text(f"{item}", "bold"),
-        Text.assemble((f"{signs.dot} ", style), f"{able} of {len(item.backends)} up"),
+        able_of(item, signs).append(" up"),
         *(Text() for _ in ("MAC address", "weight", "share", "expected")),
         *_numbers(item.backends, rates.of_service(item) if rates else None, has_rates=has_rates),
     ]
@@ -188,6 +186,13 @@ def _backend(  # noqa: PLR0913 - all that a row depends on
         Text(f"{100 * item.expected_share:.1f} %", "dim"),
         *_numbers([item], traffic, has_rates=has_rates),
     ]
+
+
+def able_of(item: ServiceStatus, signs: Glyphs) -> Text:
+    """How many backends of a service take new flows."""
+    able, every = sum(one.takes_traffic for one in item.backends), len(item.backends)
+    style = "green" if able == every else "yellow" if able else "red"
+    return Text.assemble((f"{signs.dot} ", style), f"{able} of {every}")
 
 
 def state_of(item: BackendStatus, signs: Glyphs) -> Text:

@@ -14,7 +14,7 @@ from xdplb.rates import key_of, sparkline, total
 from xdplb.render import HOW_TO_START, NOTHING, drops, forecasts
 from xdplb.screen import glyphs
 from xdplb.screen.grid import GAP, INDENT, Column, fit, hanging
-from xdplb.screen.status import bar_of, number, state_of
+from xdplb.screen.status import able_of, bar_of, number, state_of
 from xdplb.screen.view import HELP, KEYS
 from xdplb.verdicts import DROPPED
 
@@ -267,11 +267,7 @@ class _Pen:
 def _names(row: Row, signs: Glyphs) -> tuple[Text, Text]:
     if row.backend is not None:
         return Text(f"{' ' * INDENT}{row.backend.backend}"), state_of(row.backend, signs)
-    backends = row.service.backends
-    able = sum(item.takes_traffic for item in backends)
-    style = "green" if able == len(backends) else "yellow" if able else "red"
-    state = Text.assemble((f"{signs.dot} ", style), f"{able} of {len(backends)}")
-    return Text(f"{row.service}", "bold"), state
+    return Text(f"{row.service}", "bold"), able_of(row.service, signs)
 
 
 def _rates(traffic: Traffic) -> tuple[Text, ...]:

@@ -11,21 +11,21 @@ from lab import run
 from xdplb.kernel.closing import Closing
 
 _SETUP: Final = """
-mount -t tmpfs stage "$1"
+mount -t tmpfs overlay "$1"
 mkdir "$1/upper" "$1/work" "$1/root"
-mount -t overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" stage "$1/root"
+mount -t overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" overlay "$1/root"
 mkdir -p "$1/root/run/netns"
 for place in proc sys dev run/netns; do
     [ ! -d "/$place" ] || mount --rbind "/$place" "$1/root/$place"
 done
-mount -t tmpfs stage "$1/root/tmp"
+mount -t tmpfs overlay "$1/root/tmp"
 echo ready
 read -r line
 """
 """What is mounted is seen by this process and its children alone, and goes with them."""
 
 
-class Stage(Closing):
+class Overlay(Closing):
     """That copy."""
 
     def __init__(self, place: Path) -> None:
