@@ -80,7 +80,7 @@ def install(root: Path, scratch: Path) -> None:
     (place / "share").rename(root / "usr/share")
     share = place / "xdplb/share"
     (root / UNITS.parent).mkdir(parents=True)
-    shutil.copytree(share / "systemd", root / UNITS)
+    (share / "systemd").rename(root / UNITS)
     doc = root / DOC
     (doc / "bpf").mkdir(parents=True)
     (doc / "examples").symlink_to(Path("../../..", PRIVATE.relative_to("usr"), "xdplb/share"))
@@ -179,18 +179,13 @@ def describe(root: Path, scratch: Path, version: str) -> None:
 
 def settle(root: Path, epoch: int) -> None:
     """Let every file have the mode that Debian wants, and the day of the commit."""
-    share = root / PRIVATE / "xdplb/share"
     scripts = {root / "usr/bin/xdplb", *(root / "DEBIAN").glob("p*")}
-    scripts |= {path for path in share.rglob("*") if path.is_file() and _is_script(path)}
+    shipped = [path for path in (root / PRIVATE / "xdplb/share").rglob("*") if path.is_file()]
+    scripts |= {path for path in shipped if path.read_bytes().startswith(b"#!")}
     for path in [root, *root.rglob("*")]:
         if not path.is_symlink():
             path.chmod(0o755 if path.is_dir() or path in scripts else 0o644)
         os.utime(path, (epoch, epoch), follow_symlinks=False)
-
-
-def _is_script(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(2) == b"#!"
 
 
 def main(directory: Path) -> None:
