@@ -224,6 +224,7 @@ def trace(machine: Machine, find: Callable[[], Running], wanted: Wanted) -> Iter
             held.callback(close, plain)
             tracer = Tracer(machine, running, tap, wanted.snap)
             held.callback(_put_back, machine, running, tap, plain)
+            tracer = Tracer(machine, running, tap, wanted.snap)
             for item in running.state.interfaces:
                 _exchange(machine, item, running.program_id, tap.program_fd)
         yield tracer

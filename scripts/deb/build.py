@@ -80,7 +80,7 @@ def install(root: Path, scratch: Path) -> None:
     (place / "share").rename(root / "usr/share")
     share = place / "xdplb/share"
     (root / UNITS.parent).mkdir(parents=True)
-    (share / "systemd").rename(root / UNITS)
+    shutil.copytree(share / "systemd", root / UNITS)
     doc = root / DOC
     (doc / "bpf").mkdir(parents=True)
     (doc / "examples").symlink_to(Path("../../..", PRIVATE.relative_to("usr"), "xdplb/share"))

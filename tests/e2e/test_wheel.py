@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 TREE = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "SOURCE_DATE_EPOCH": "1767225600"}
 SHARE = "xdplb-0.1.0.data/data/share"
+PICTURE = "screenshot.png"
+"""For the README, where the sources are."""
 
 
 def build(tree: Path, place: Path) -> Path:
@@ -65,17 +67,13 @@ def test_it_does_the_main_job_from_another_directory(
     main_job(lab, *command, cwd=tmp_path)
 
 
-PICTURE = "screenshot.png"
-"""For those who read the page where the project lies."""
-
-
 def test_everything_that_ships_is_in_it(files: dict[str, str]) -> None:
     for tree, inside in (("xdplb", "xdplb"), ("bpf", "xdplb/bpf")):
         for path in (TREE / tree).rglob("*"):
-            if path.is_file() and "__pycache__" not in path.parts and path.name != PICTURE:
+            if path.is_file() and not {"__pycache__", PICTURE} & {*path.parts}:
                 name = f"{inside}/{path.relative_to(TREE / tree)}"
                 assert files[name] == path.read_text(), name
-    assert not [name for name in files if "__pycache__" in name]
+    assert not [name for name in files if "__pycache__" in name or PICTURE in name]
 
 
 def test_the_manual_and_the_completion_are_where_they_are_looked_for(installed: Path) -> None:

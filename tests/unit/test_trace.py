@@ -63,6 +63,8 @@ class Tap:
         self.at_zero_ns = 10**18
         self.batches = list(batches)
         self.asked: list[float] = []
+        self.on: list[int] = []
+        """What hung on eth0 when it was asked for."""
         self.waited: list[float] = []
         self.how_many_lost = 0
         machine.ids[self.program_fd] = TAP_ID
@@ -70,6 +72,7 @@ class Tap:
 
     def ask_for(self, seconds: float) -> None:
         self.asked.append(seconds)
+        self.on.append(self.machine.programs[2].program_id)
 
     def wait(self, seconds: float) -> list[bytes]:
         self.waited.append(seconds)
@@ -114,6 +117,7 @@ def test_the_program_is_exchanged_meanwhile_and_comes_back() -> None:
         assert (event.verdict, event.is_new, event.interface) == ("forward", True, "eth0")
         assert (event.came, event.left, event.at_ns) == (CAME, LEFT, 10**18 + 1000)
         assert tap.asked == [3.0, 3.0]
+        assert tap.on == [NEW_ID, TAP_ID]  # nobody finds one that is not asked for
         assert not machine.locked
     assert ids(machine) == [NEW_ID, NEW_ID]
     assert all(flag in machine.flags[IPV4] for flag in machine.balancers[0].state.flags[IPV4])
