@@ -222,7 +222,6 @@ def trace(machine: Machine, find: Callable[[], Running], wanted: Wanted) -> Iter
             tap = held.enter_context(machine.tap(running, _flags(running.state, wanted)))
             plain = _plain(machine, running, is_left_over=left is not None)
             held.callback(close, plain)
-            tracer = Tracer(machine, running, tap, wanted.snap)
             held.callback(_put_back, machine, running, tap, plain)
             tracer = Tracer(machine, running, tap, wanted.snap)
             for item in running.state.interfaces:

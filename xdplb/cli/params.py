@@ -43,7 +43,10 @@ class Seconds(click.FloatRange):
     """A time; what is no number at all is in no range either, and is refused like one outside."""
 
     def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+        self,
+        value: Any,  # noqa: ANN401 - as click has it
+        param: click.Parameter | None,
+        ctx: click.Context | None,
     ) -> float:
         """Read the number."""
         seconds: float = super().convert(value, param, ctx)
