@@ -1,7 +1,7 @@
-"""A second program beside one that runs: the same instructions, on maps of its own or the same.
+"""A second program beside one that runs, made of the same text.
 
-What the program only reads, the twin shares. What it writes, the twin has a copy of, or none: so
-a packet can be given to the twin, and nobody notices.
+One that is to take its place shares its maps. One that is only asked shares what the program reads,
+and has a copy, or an empty map, of what it writes: a packet can be given to it, and nobody notices.
 """
 
 from __future__ import annotations
