@@ -44,7 +44,7 @@ class Seconds(click.FloatRange):
 
     def convert(
         self,
-        value: Any,  # noqa: ANN401 - as click has it
+        value: Any,  # noqa: ANN401 - text, or a number already
         param: click.Parameter | None,
         ctx: click.Context | None,
     ) -> float:
