@@ -23,7 +23,7 @@ enum verdict {
 	DROP_TTL,	   /* would leave with a TTL of 0, and too many were answered just now */
 	DROP_TOO_BIG,	   /* too long for the way on, and nothing may be said about it */
 	DROP_MARTIAN,	   /* a source address that nobody can answer */
-	DROP_NO_BACKEND,   /* no backend of the service takes traffic */
+	DROP_NO_BACKEND,   /* no backend takes traffic, or the flow waits for its own */
 	DROP_UNRESOLVED,   /* the MAC address of the way there is not known (yet) */
 	DROP_NO_PORT,	   /* every NAT port toward the backend is in use */
 	DROP_TABLE_FULL,   /* client_port has no room */

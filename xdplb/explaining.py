@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from xdplb import frames, wire
 from xdplb.errors import InvalidValueError, NotReadyError, XdplbError
 from xdplb.facts import Question
-from xdplb.model import ALL_PORTS, Backend, BackendState, Endpoint, Protocol, port_list
+from xdplb.model import ALL_PORTS, Backend, BackendState, Endpoint, OnDown, Protocol, port_list
 from xdplb.parsing import parse_address, parse_port
 from xdplb.plan import backend_state
 from xdplb.selection import MAGLEV_SIZE, select_slot
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 JSON_VERSION: Final = 1
 _TO_BACKEND: Final = "forward"
+_NO_BACKEND: Final = "drop_no_backend"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ class KnownFlow:
         state: As ``flows`` names it.
         idle_s: Since its last packet; None for a reservation that has had none.
         is_kept: The packet goes on with it.
+        is_down: Its backend is down.
     """
 
     backend: Backend
@@ -59,6 +61,7 @@ class KnownFlow:
     state: str
     idle_s: float | None
     is_kept: bool
+    is_down: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,6 +321,7 @@ def _flow(
         is_kept=found.verdict == _TO_BACKEND
         and leaves.source_port == value.nat_port
         and found.backend == (version, value.backend),
+        is_down=backend.state is BackendState.DOWN,
     )
 
 
@@ -369,11 +373,18 @@ def _of_flow(item: Explanation) -> str:
         return "none yet" + (", a new one would be opened" if item.leaves is not None else "")
     idle = "not used yet" if flow.idle_s is None else f"{flow.idle_s:.0f} s idle"
     about = f"to {flow.backend} from port {flow.nat_port}, {flow.state}, {idle}"
+    if flow.is_down and item.verdict == _NO_BACKEND and _holds(item.service):
+        return f"{about}; that is down, and the flow waits for it (on-down drop)"
     if not flow.is_kept:
         return f"{about}; the packet does not go on with it"
     if item.chosen is not None and item.chosen.backend.place != flow.backend.place:
         return f"{about}; it stays there, whatever the table has"
     return f"{about}; the packet goes on with it"
+
+
+def _holds(item: Installed | None) -> bool:
+    """Whether flows of a service wait for a backend that is down."""
+    return item is not None and item.service.on_down is OnDown.DROP
 
 
 def _of_leaving(item: Explanation) -> str:

@@ -58,7 +58,8 @@ VERDICTS: Final = {
         "a broken or hostile sender; 'xdplb trace --reason drop_martian' shows who",
     ),
     "drop_no_backend": Verdict(
-        "no backend of the service takes traffic",
+        "no backend of the service takes traffic, or the flow waits for one that is down "
+        "(--on-down drop)",
         "'xdplb backend list' shows their states; 'backend undrain' or 'backend add' helps",
     ),
     "drop_unresolved": Verdict(

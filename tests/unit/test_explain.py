@@ -17,7 +17,7 @@ from xdplb.cli import commands
 from xdplb.errors import InvalidValueError, NotReadyError, UnreachableError
 from xdplb.explaining import Explanation, sentences, to_json
 from xdplb.facts import Rehearsal
-from xdplb.model import IPV4, Backend, Endpoint, Protocol
+from xdplb.model import IPV4, Backend, BackendState, Endpoint, OnDown, Protocol
 from xdplb.request import Request
 from xdplb.wire import NO_INDEX, ClientKey, ClientValue, FlowCode, FlowRecord, Owner
 
@@ -128,7 +128,7 @@ def test_a_drop_has_its_reason_and_what_to_do() -> None:
     assert line(item, "table").endswith("has no backend: none of the service takes new flows")
     assert line(item, "flow") == "none yet"
     assert not line(item, "leaves")
-    assert line(item, "verdict") == "drop_no_backend: no backend of the service takes traffic"
+    assert line(item, "verdict").startswith("drop_no_backend: no backend of the service takes ")
     assert "backend list" in line(item, "hint")
     answer = to_json(item)
     assert (answer["verdict"], answer["leaves"], answer["backend"]) == (
@@ -137,6 +137,18 @@ def test_a_drop_has_its_reason_and_what_to_do() -> None:
         None,
     )
     assert answer["hint"] == line(item, "hint")
+
+
+@pytest.mark.parametrize("on_down", OnDown)
+def test_a_flow_that_waits_for_its_backend_is_told(on_down: OnDown) -> None:
+    down = Backend(ip_address("192.0.2.10"), state=BackendState.DOWN)
+    asked = service("192.0.2.1", "192.0.2.11", on_down=on_down)
+    asked = replace(asked, backends=(down, *asked.backends))
+    machine = machine_with(Request(("eth0",), (asked,)))
+    machine.rehearsal = replace(DROPPED, known=known(), chosen=1)
+    item = Balancer(machine).explain(CLIENT, "192.0.2.1:53")
+    waits = "10 s idle; that is down, and the flow waits for it (on-down drop)"
+    assert line(item, "flow").endswith(waits) is (on_down is OnDown.DROP)
 
 
 def test_a_backend_that_nobody_answers_for_is_named() -> None:
