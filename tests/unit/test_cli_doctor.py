@@ -80,7 +80,7 @@ def test_a_healthy_machine_ends_with_0(run: Callable[..., Result]) -> None:
     assert lines[0] == "machine"
     assert {"interface eth0", "balancer eth0", "backend 192.0.2.10"} < set(lines)
     assert all(line.startswith("  ok    ") for line in lines if line.startswith("  "))
-    assert lines[-1] == "34 checks: 0 failed, 0 warned"
+    assert lines[-1] == "35 checks: 0 failed, 0 warned"
 
 
 def test_warnings_end_with_0_and_a_failure_with_3(run: Callable[..., Result]) -> None:

@@ -35,7 +35,7 @@ def test_a_healthy_machine_passes_every_check(up: FakeExaminer) -> None:
     assert Counter(item.scope for item in findings) == {
         "machine": 13,
         "interface eth0": 7,
-        "balancer eth0": 11,
+        "balancer eth0": 12,
         "backend 192.0.2.10": 3,
     }
 

@@ -274,6 +274,18 @@ def test_a_backend_that_does_not_serve_is_found(
     assert says in item.opinion.reason
 
 
+@pytest.mark.parametrize(
+    ("left", "result"), [(None, Result.PASS), (2.5, Result.PASS), (-60.0, WARN)]
+)
+def test_a_trace_that_nobody_reads_is_found(
+    up: FakeExaminer, left: float | None, result: Result
+) -> None:
+    up.running = (replace(up.running[0], traced_for=left),)
+    item = one(up, "trace")
+    assert item.result is result
+    assert (item.opinion.fix is not None) is (result is WARN)
+
+
 def test_nobody_waits_for_answers_of_a_one_way_service(up: FakeExaminer) -> None:
     case = up.running[0]
     sides = tuple(

@@ -139,6 +139,19 @@ def agent(case: Case, agents: Collection[str], problems: Sequence[str]) -> Opini
     )
 
 
+def trace(case: Case) -> Opinion:
+    """Whether each packet pays for a trace, and nobody reads it."""
+    if case.traced_for is None:
+        return good("the program tells nothing, and nobody pays for that")
+    if case.traced_for > 0:
+        return good("an 'xdplb trace' is on, and ends by itself")
+    return poor(
+        "a trace is on that nobody reads, and makes each packet slower: its command was killed, "
+        "or stopped",
+        Fix(f"xdplb trace --iface {case.names[0]} --seconds 1"),
+    )
+
+
 def macs(status: BalancerStatus) -> Opinion:
     """Whether backends that look like two are one."""
     by_mac: dict[str, list[str]] = {}

@@ -126,11 +126,13 @@ class Case:
 
     Attributes:
         names: Of its interfaces, in its own order; empty for one that is not here.
+        traced_for: For how many seconds it tells what it does; None where it does not.
     """
 
     running: Running
     status: BalancerStatus
     names: tuple[str, ...]
+    traced_for: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

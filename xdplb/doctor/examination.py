@@ -171,6 +171,7 @@ def _balancer(examiner: Examiner, case: Case, findings: Findings) -> None:
     check("room", lambda: balancer.room(status))
     check("macs", lambda: balancer.macs(status))
     check("agent", lambda: balancer.agent(case, examiner.agents(), _problems(examiner, case)))
+    check("trace", lambda: balancer.trace(case))
     check("drops", lambda: balancer.drops(status.verdicts))
     _backends(examiner, case, on, findings)
 

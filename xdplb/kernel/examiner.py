@@ -196,6 +196,7 @@ class Examiner(Closing):
                 item,
                 by_id[item.program_id],
                 tuple(netns.interface_name(on.index) or "" for on in item.state.interfaces),
+                self._machine.traced_for(item),
             )
             for item in self._machine.running()
             if item.program_id in by_id
