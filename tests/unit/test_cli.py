@@ -57,6 +57,15 @@ def test_a_bad_value_ends_with_2_and_a_reason(words: list[str], message: str) ->
     assert "Traceback" not in result.output
 
 
+def test_a_full_disk_is_named_where_the_help_goes() -> None:
+    command = [sys.executable, "-m", "xdplb", "--help"]
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 3
+    assert "the output cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_missing_namespace_is_named() -> None:
     result = CliRunner().invoke(commands, ["--netns", "no-such-namespace", "status"])
     assert result.exit_code == 2

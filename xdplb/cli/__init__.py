@@ -120,4 +120,11 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup(1) wants it
             signal.signal(number, _end)
-    sys.exit(commands())
+    try:
+        sys.exit(commands())
+    except OSError as error:  # what click prints by itself, such as the help
+        known = surroundings(error)
+        if known is None:
+            raise
+        _refuse(known, is_verbose=False)
+        sys.exit(known.exit_code)
