@@ -23,6 +23,11 @@ _WITHIN_S = 20.0
 _POLL_S = 0.05
 
 
+def _surroundings() -> dict[str, str]:
+    """The environment, without the size of the terminal that the tests run on."""
+    return {name: value for name, value in os.environ.items() if name not in {"LINES", "COLUMNS"}}
+
+
 class Teletype(Closing):
     """A command on a terminal of its own; ``pyte`` plays the terminal."""
 
@@ -44,7 +49,7 @@ class Teletype(Closing):
             stdout=self._slave,
             stderr=self._slave,
             start_new_session=True,
-            env={**os.environ, "TERM": "xterm-256color", "LANG": "C.UTF-8", **environment},
+            env={**_surroundings(), "TERM": "xterm-256color", "LANG": "C.UTF-8", **environment},
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - no thread yet
         )
 
