@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
+import threading
 from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import ip_network
@@ -192,7 +192,7 @@ class Interrupted(Ring):
     """One that a Ctrl-C meets with every packet that it takes."""
 
     def _take(self, context: int | None, data: int, size: int) -> int:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
         return super()._take(context, data, size)
 
 
