@@ -13,11 +13,12 @@ from xdplb.cli import commands
 GOOD = ["up", "--iface", "eth0", "--backend", "192.0.2.10"]
 
 
-def test_help_loads_neither_compiler_nor_netlink() -> None:
+def test_help_loads_nothing_that_takes_long() -> None:
     code = (
         "import sys; from click.testing import CliRunner; from xdplb.cli import commands;"
         "CliRunner().invoke(commands, ['--help']);"
-        "sys.exit(any(name in sys.modules for name in ('bcc', 'pyroute2')))"
+        "names = {'bcc', 'pyroute2', 'rich', 'aiohttp', 'asyncio'};"
+        "sys.exit(bool(names & sys.modules.keys()))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import sys
@@ -76,6 +75,8 @@ def run(
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    import asyncio  # noqa: PLC0415 - not for --help
+
     if listen is None:
         asyncio.run(_main(read, iface, None))
         return
