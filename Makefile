@@ -14,7 +14,7 @@ C_FILES := $(wildcard bpf/*.h bpf/*.c tests/*.c tests/bench/*.c) $(shell find bp
 .PHONY: help setup demo test test-unit test-bpf test-e2e bench fuzz screenshot check lint type arch format fmt wheel deb source pages clean
 
 help: ## Show what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Install what is missing; .venv/bin/xdplb is there afterwards
 
