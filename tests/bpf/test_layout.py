@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from bpf_harness import Loaded, joined, make_request, reservation, verified
-from lab import wait_for
+from lab import run, wait_for
 from packets import CLIENT, CLIENT6, icmp_error, tcp, udp
 
 from xdplb import source, wire
 from xdplb.flags import flags
-from xdplb.kernel import clock
+from xdplb.kernel import clock, libbpf
 from xdplb.model import Hash, Mode, PortRange, Protocol
 from xdplb.plan import BUCKET_STEPS, LOCAL_STRIDE, MAX_NEIGHBOURS, Port
 from xdplb.selection import MAGLEV_SIZE
@@ -293,6 +293,14 @@ def test_a_record_is_the_same_in_c_and_in_python(
 def test_a_constant_is_the_same_in_c_and_in_python(name: str, value: int) -> None:
     text = (source.directory() / "config.h").read_text()
     assert f"#define {name} {value}\n" in text
+
+
+def test_tools_know_the_fields_of_a_record() -> None:
+    with Loaded() as balancer:
+        number = libbpf.map_info(balancer.maps["backends"]).id
+        key = ("key", "0", "0", "0", "0")
+        shown = json.loads(run("bpftool", "-j", "map", "lookup", "id", f"{number}", *key).stdout)
+    assert {"address", "mac", "slot_first"} < shown["formatted"]["value"].keys()
 
 
 def test_a_tick_is_as_long_as_it_says() -> None:

@@ -44,8 +44,9 @@ typedef _Bool bool;
 #define __bool_true_false_are_defined 1
 #endif
 
+/* No debug information: it would be copied with each inlining, and only maps have a use for it. */
 #ifndef __always_inline
-#define __always_inline inline __attribute__((always_inline))
+#define __always_inline inline __attribute__((always_inline, nodebug))
 #endif
 
 #ifndef NULL
