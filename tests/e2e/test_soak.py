@@ -159,6 +159,7 @@ class Operator:
 
 
 @pytest.mark.alone
+@pytest.mark.timeout(SECONDS + 120)
 def test_no_flow_notices_what_is_done_to_its_balancer(tmp_path: Path) -> None:
     assert BACKENDS == USUAL
     with Lab() as lab, ExitStack() as cleanup:
