@@ -92,6 +92,15 @@ struct payload {
  */
 #define forget(value, noise) asm volatile("%0 ^= %1\n\t%0 ^= %1" : "+r"(value) : "r"(noise))
 
+/* @value as a number. Not every verifier knows that a swap of 16 bits leaves 16 bits. */
+static __always_inline u64 host16(__be16 value)
+{
+	u64 number = be16(value);
+
+	opaque(number);
+	return number & 0xffff;
+}
+
 /* Where the packet ends. */
 static __always_inline void *packet_end(struct xdp_md *ctx)
 {

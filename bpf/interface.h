@@ -10,7 +10,8 @@
 static __always_inline struct interface *packet_interface(struct packet *pkt)
 {
 	for (u32 slot = 0; slot < INTERFACE_COUNT; slot++) {
-		struct interface *interface = interfaces.lookup(&slot);
+		u32 index = slot; /* what a helper reads, older verifiers forget */
+		struct interface *interface = interfaces.lookup(&index);
 
 		if (!interface)
 			return NULL;

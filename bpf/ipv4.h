@@ -103,7 +103,7 @@ static __always_inline u64 csum_pseudo(address source, address destination, u8 p
 /* Bytes of the whole packet, as its header says. */
 static __always_inline u32 ip_length(const struct ip_header *ip)
 {
-	return be16(ip->total_length);
+	return host16(ip->total_length);
 }
 
 /* The packet's place in its datagram, in the words of struct payload. */

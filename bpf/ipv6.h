@@ -143,7 +143,7 @@ static __always_inline u64 csum_pseudo(address source, address destination, u8 p
 /* Bytes of the whole packet, as its header says; one that leaves that to an option is none. */
 static __always_inline u32 ip_length(const struct ip_header *ip)
 {
-	return sizeof(struct ip_header) + be16(ip->payload_length);
+	return sizeof(struct ip_header) + host16(ip->payload_length);
 }
 
 /* That stands behind the header: see ip_walk(). */

@@ -15,12 +15,15 @@ static __always_inline void neighbour_set(struct packet *pkt, address next_hop, 
 					  bool overrides)
 {
 	u32 *head = next_hops.lookup(&next_hop);
-	u64 vlan = tags_vlan(pkt->tags), number;
+	u64 vlan = tags_vlan(pkt->tags), keeps = !overrides, number;
 
 	if (!head || !packet_interface(pkt))
 		return;
 	number = *head;
+	/* The verifier follows all of a chain, once for each way here that it can tell apart. */
 	forget(vlan, mac);
+	if (FAMILY == 6) /* ARP always overrides */
+		forget(keeps, mac);
 #pragma clang loop unroll(disable)
 	for (u32 step = 0; step < MAX_NEIGHBOURS && step < MAX_BACKENDS; step++) {
 		u32 index = number;
@@ -28,9 +31,9 @@ static __always_inline void neighbour_set(struct packet *pkt, address next_hop, 
 
 		if (!backend)
 			return;
-		/* One condition of many: the verifier would follow each way through them. */
+		/* One condition of many, for the same reason; a MAC address has 48 bits. */
 		if (!((backend->interface ^ pkt->interface) | backend->mac_is_fixed |
-		      (tags_vlan(backend->tag) ^ vlan) | (backend->mac && !overrides)))
+		      (tags_vlan(backend->tag) ^ vlan) | (keeps & -backend->mac >> 63)))
 			backend->mac = mac;
 		number = backend->next_neighbour;
 	}

@@ -104,7 +104,7 @@ static __always_inline bool packet_measure(struct packet *pkt)
 	u32 header;
 
 	if (!packet_is_tcp(pkt)) {
-		pkt->length = be16(packet_udp(pkt)->length);
+		pkt->length = host16(packet_udp(pkt)->length);
 		return pkt->length >= sizeof(struct udp_header) &&
 		       (pkt->length <= pkt->room || packet_is_fragment(pkt));
 	}

@@ -31,13 +31,12 @@ static __always_inline bool trace_known(u64 value)
 static __always_inline u32 trace_frame(struct xdp_md *ctx, u8 *frame)
 {
 	u64 length = (u32)(ctx->data_end - ctx->data);
-	u64 taken = length;
+	u64 last = length - 1; /* byte of the frame, which is never empty */
 
-	opaque(taken);
-	if (taken > TRACE_SNAP)
-		taken = TRACE_SNAP;
-	if (taken > 0)
-		bpf_xdp_load_bytes(ctx, 0, frame, taken);
+	opaque(last);
+	if (last >= TRACE_SNAP)
+		last = TRACE_SNAP - 1;
+	bpf_xdp_load_bytes(ctx, 0, frame, last + 1);
 	return length;
 }
 

@@ -48,14 +48,18 @@ static __always_inline int walk_rare(struct packet *pkt, enum verdict verdict)
 static __always_inline int walk(struct packet *pkt)
 {
 	enum verdict verdict;
+	u64 is_untagged = 0;
 	int action;
 
 	pkt->tags = 0;
 again:
+	/* A number that the verifier follows: that there are tags by now does not tell it so. */
+	opaque(is_untagged);
 	verdict = parse_packet(pkt);
 	if (verdict != CONTINUE) {
 		/* Whoever has no tags does not pay for those who have. */
-		if (HAVE_VLAN && !pkt->tags && frame_is_tagged(pkt->ctx)) {
+		if (HAVE_VLAN && !is_untagged && frame_is_tagged(pkt->ctx)) {
+			is_untagged = 1;
 			pkt->tags = frame_untag(pkt->ctx);
 			if (pkt->tags)
 				goto again;
