@@ -59,6 +59,7 @@ class FakeExaminer:
         self.said: dict[str, Any] = {
             "lacking": "",
             "kernel": "6.18.1",
+            "too_old": "",
             "bcc": Bcc("0.26.0", "/usr/lib/bcc"),
             "libbpf": (),
             "trial": Trial(),

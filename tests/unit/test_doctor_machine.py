@@ -26,8 +26,8 @@ ENDS = ("192.0.2.10",)
     ("answer", "name", "result", "says"),
     [
         ({"lacking": "no privilege to use BPF"}, "privileges", FAIL, "no privilege"),
-        ({"kernel": "5.9.0"}, "kernel", FAIL, "too old"),
-        ({"kernel": "5.10.0-23"}, "kernel", WARN, "does not keep next hops fresh"),
+        ({"too_old": "compare-and-swap"}, "kernel", FAIL, "too old: it has no compare-and-swap"),
+        ({"kernel": "5.15.0-23"}, "kernel", WARN, "does not keep next hops fresh"),
         ({"bcc": Bcc(problem="the module bcc is another package")}, "bcc", FAIL, "another"),
         ({"libbpf": ("bpf_xdp_attach",)}, "libbpf", FAIL, "no bpf_xdp_attach"),
         ({"libbpf": ("a", "b", "c", "d", "e")}, "libbpf", FAIL, "no a, b, c and 2 more"),

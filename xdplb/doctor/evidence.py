@@ -202,6 +202,9 @@ class Examiner(typing.Protocol):
     def kernel(self) -> str:
         """The kernel's release."""
 
+    def too_old(self) -> str:
+        """What the kernel's BPF lacks, in words; empty for nothing."""
+
     def bcc(self) -> Bcc:
         """The compiler."""
 

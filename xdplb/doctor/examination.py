@@ -69,7 +69,7 @@ def _machine(examiner: Examiner, findings: Findings) -> None:
         findings.check(name, MACHINE, judge)
 
     check("privileges", lambda: host.privileges(examiner.lacking()))
-    check("kernel", lambda: host.kernel(examiner.kernel()))
+    check("kernel", lambda: host.kernel(examiner.kernel(), examiner.too_old()))
     check("bcc", lambda: host.bcc(examiner.bcc()))
     check("libbpf", lambda: host.libbpf(examiner.libbpf()))
     with findings.guard("program", MACHINE):

@@ -12,9 +12,6 @@ if TYPE_CHECKING:
 
     from xdplb.doctor.evidence import Bcc, Chain, Leftover, Trial
 
-_OLDEST: Final = (5, 10)
-"""BPF_PROG_BIND_MAP."""
-
 _MANAGES: Final = (5, 16)
 """NTF_EXT_MANAGED."""
 
@@ -39,15 +36,17 @@ def privileges(lacking: str) -> Opinion:
 
 def _version(release: str) -> tuple[int, int]:
     found = re.match(r"(\d+)\.(\d+)", release)
-    return (int(found[1]), int(found[2])) if found else _OLDEST
+    return (int(found[1]), int(found[2])) if found else _MANAGES
 
 
-def kernel(release: str) -> Opinion:
-    """Whether the kernel is new enough."""
-    version = _version(release)
-    if version < _OLDEST:
-        return bad(f"Linux {release} is too old", hint="Linux 5.10 is the oldest that works")
-    if version < _MANAGES:
+def kernel(release: str, lacking: str) -> Opinion:
+    """Whether the kernel is new enough; ``lacking`` is what the program would miss."""
+    if lacking:
+        return bad(
+            f"Linux {release} is too old: it has no {lacking}",
+            hint="run a newer one; that of Debian 12, 6.1, will do",
+        )
+    if _version(release) < _MANAGES:
         return poor(
             f"Linux {release} does not keep next hops fresh by itself",
             hint="Linux 5.16 does; until then 'ip neighbour replace ADDR lladdr MAC dev NAME nud "

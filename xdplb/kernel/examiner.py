@@ -15,7 +15,17 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from xdplb.doctor.evidence import Case, Hanging, Leftover, Route
 from xdplb.errors import NotReadyError, PrivilegeError, TableError, XdplbError
-from xdplb.kernel import libbpf, netns, offloads, program, surroundings, trial, veth, views
+from xdplb.kernel import (
+    features,
+    libbpf,
+    netns,
+    offloads,
+    program,
+    surroundings,
+    trial,
+    veth,
+    views,
+)
 from xdplb.kernel.claims import is_claimed
 from xdplb.kernel.closing import Closing
 from xdplb.kernel.events import Events
@@ -84,6 +94,10 @@ class Examiner(Closing):
     def kernel(self) -> str:
         """The kernel's release."""
         return os.uname().release
+
+    def too_old(self) -> str:
+        """What the kernel's BPF lacks, in words; empty for nothing."""
+        return features.lacking()
 
     def bcc(self) -> Bcc:
         """The compiler."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from xdplb.errors import AttachError, BusyError, LoadError, PrivilegeError, surroundings
 from xdplb.facts import Attached
-from xdplb.kernel import libbpf
+from xdplb.kernel import features, libbpf
 from xdplb.kernel.joining import join
 from xdplb.model import IPV4, IPV6, Mode
 from xdplb.source import FUNCTION
@@ -104,6 +104,7 @@ def load(code: Mapping[int, ObjectCode], maps: Descriptors) -> int:
 
     Raises:
         LoadError: With the verifier's last lines.
+        NotReadyError: The kernel is too old.
     """
     parts = {version: _relocated(item, maps.of(version)) for version, item in code.items()}
     instructions = join(parts[IPV4], parts[IPV6]) if len(parts) > 1 else next(iter(parts.values()))
@@ -112,6 +113,7 @@ def load(code: Mapping[int, ObjectCode], maps: Descriptors) -> int:
         refused = OSError(-fd, os.strerror(-fd))
         if surroundings(refused):
             raise refused
+        features.require()
         fd, log = libbpf.load_program(FUNCTION, instructions, _LOG_SIZE)
     if fd < 0:
         lines = [line for line in log.splitlines() if line and not line.startswith(";")]

@@ -322,7 +322,7 @@ def add_meta(maps: Descriptors, state: State, program_fd: int) -> None:
             raise
         raise LoadError(
             f"the kernel does not keep the balancer's description: {error.strerror}",
-            "xdplb needs Linux 5.10 or later",
+            "xdplb needs Linux 5.12 or later",
         ) from error
 
 
