@@ -9,6 +9,7 @@ group's first one plus the offset of the port in the pool.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from heapq import heapify, heapreplace
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from xdplb.errors import InvalidValueError
@@ -106,9 +107,14 @@ def assign_groups(
         if kept.get(place) in users:
             assigned[place] = kept[place]
             users[kept[place]] += 1
+    # The group that leaves most to one more user comes first; of several, the first of them.
+    queue = [(-group.count / (users[group] + 1), at) for at, group in enumerate(groups)]
+    heapify(queue)
     for place in unique:
         if place not in assigned:
-            best = max(groups, key=lambda group: group.count / (users[group] + 1))
+            _, at = queue[0]
+            best = groups[at]
             assigned[place] = best
             users[best] += 1
+            heapreplace(queue, (-best.count / (users[best] + 1), at))
     return assigned
