@@ -128,10 +128,11 @@ def prepare() -> Path:
     return unpacked("engines", *_ENGINES)
 
 
-def rows(page: str, heading: str) -> list[list[str]]:
-    """The cells of the first table below a heading."""
+def rows(page: str, heading: str, number: int = 0) -> list[list[str]]:
+    """The cells of the first table below a heading, or of another one that ``number`` counts."""
     section = re.split(r"\n#+ ", page.split(f"# {heading}\n")[1])[0]
-    lines = [line for line in section.splitlines() if line.startswith("|")]
+    tables = re.findall(r"(?:^\|.*\n?)+", section, re.MULTILINE)
+    lines = tables[number].splitlines()
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
 
 

@@ -78,7 +78,7 @@ class Service:
         _refuse_twice("reserved NAT port", [item.nat_port for item in self.reservations])
         _refuse_twice("reserved client", [item.client for item in self.reservations])
         _refuse_twice("NAT address", self.nat_addresses)
-        _refuse_overlap("--port", self.ports)
+        refuse_overlap("--port", self.ports)
         if self.address is not None:
             refuse_no_host("service", self.address)
         for backend in self.backends:
@@ -192,7 +192,7 @@ class Request:
                 "nothing is to be balanced", "name an interface and a service with a backend"
             )
         _refuse_twice("interface", self.interfaces)
-        _refuse_overlap("--nat-ports", self.nat_ports)
+        refuse_overlap("--nat-ports", self.nat_ports)
         self._refuse_conflicts()
         if self.max_flows is not None and not 1 <= self.max_flows <= MAX_FLOWS_LIMIT:
             raise InvalidValueError(
@@ -396,7 +396,12 @@ def _refuse_twice(what: str, values: Iterable[object]) -> None:
         seen.add(value)
 
 
-def _refuse_overlap(option: str, ranges: tuple[PortRange, ...]) -> None:
+def refuse_overlap(option: str, ranges: tuple[PortRange, ...]) -> None:
+    """Let each port be in one of an option's ranges only.
+
+    Raises:
+        InvalidValueError: Two ranges have one in common.
+    """
     ordered = sorted(ranges)
     for before, after in pairwise(ordered):
         if after.first <= before.last:

@@ -121,6 +121,7 @@ JSON = {
     ),
     "apply --dry-run --json /etc/xdplb/changed.toml": "`apply --json`",
     "restore --json /run/flows": "`restore --json`",
+    "capacity --rate 20000 --backends 4 --nat-addresses 1 --json": "`capacity --json`",
 }
 """Commands, and the headings below which the page has their keys."""
 

@@ -13,6 +13,7 @@ import click
 from xdplb import __version__
 from xdplb.cli import completion
 from xdplb.cli.backend import backend
+from xdplb.cli.capacity import capacity
 from xdplb.cli.carry import restore, save
 from xdplb.cli.commands import down, metrics, up
 from xdplb.cli.doctor import doctor
@@ -103,7 +104,7 @@ def commands(ctx: click.Context, *, netns: str | None, verbose: bool) -> None:
 _COMMANDS = (
     *(up, status, top, down, backend),
     *(check, apply, export, run),
-    *(save, restore, flows, whois, explain, trace, doctor, metrics),
+    *(save, restore, flows, whois, explain, trace, doctor, metrics, capacity),
 )
 for command in _COMMANDS:
     commands.add_command(command)

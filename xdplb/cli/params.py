@@ -39,8 +39,10 @@ class _Value(click.ParamType[Any]):
         return self._parse(value) if isinstance(value, str) else value
 
 
-class Seconds(click.FloatRange):
-    """A time; what is no number at all is in no range either, and is refused like one outside."""
+class Number(click.FloatRange):
+    """A number in a range; what is no number at all is in none, and is refused like one outside."""
+
+    what = "number"
 
     def convert(
         self,
@@ -49,10 +51,16 @@ class Seconds(click.FloatRange):
         ctx: click.Context | None,
     ) -> float:
         """Read the number."""
-        seconds: float = super().convert(value, param, ctx)
-        if math.isnan(seconds):
-            self.fail(f"{value!r} is no time.", param, ctx)
-        return seconds
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is no {self.what}.", param, ctx)
+        return number
+
+
+class Seconds(Number):
+    """A time."""
+
+    what = "time"
 
 
 def _ports(text: str) -> PortRange:
