@@ -14,8 +14,9 @@ from bench.programs import Source
 from bpf_harness import Loaded, make_request
 from packets import CLIENT_MAC, OUR_MAC, SERVICE, udp
 
-from xdplb.capacity import Load, Sizing, Stock, size
-from xdplb.capacity.stock import memory, safe
+from xdplb.capacity.load import Load
+from xdplb.capacity.sizing import Sizing, size
+from xdplb.capacity.stock import Stock, memory, safe
 from xdplb.kernel import clock
 from xdplb.kernel.memory import WRITE, mapped
 from xdplb.model import Backend, PortRange, Timeouts

@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xdplb.capacity import Load, Sizing, Speed, Stock, size
 from xdplb.capacity.chance import largest_part, poisson_mean, poisson_most
-from xdplb.capacity.load import MOMENT_RISK
-from xdplb.capacity.stock import MOST_BALANCERS, MOST_NAT_ADDRESSES, safe
+from xdplb.capacity.limits import MOST_BALANCERS, MOST_NAT_ADDRESSES
+from xdplb.capacity.load import MOMENT_RISK, Load
+from xdplb.capacity.sizing import Sizing, size
+from xdplb.capacity.speed import Speed
+from xdplb.capacity.stock import Stock, safe
 from xdplb.errors import InvalidValueError
 from xdplb.model import DEFAULT_MAX_FLOWS, PortRange, Protocol, Timeouts
 from xdplb.ports import NatPool

@@ -17,9 +17,6 @@ MOMENT_RISK: Final = 1e-6
 PLACING_RISK: Final = 1e-3
 """The chance that the hash gives a place more of the client addresses than is reckoned with."""
 
-MOST: Final = 1e9
-"""Flows, flows a second, packets a second: beyond any balancer, and below where sums fail."""
-
 
 @dataclass(frozen=True, slots=True)
 class Load:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
+from xdplb.capacity.limits import DEFAULT_BACKENDS, MOST_NAT_ADDRESSES
 from xdplb.capacity.measured import MACHINE, SAFE_FILL
-from xdplb.capacity.stock import DEFAULT_BACKENDS, MOST_NAT_ADDRESSES, safe
+from xdplb.capacity.stock import safe
 from xdplb.model import DEFAULT_MAX_FLOWS, DEFAULT_TIMEOUTS, MAX_FLOWS_LIMIT, Protocol
 from xdplb.quantities import count, percent, short
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from xdplb.capacity.stock import MOST_BALANCERS, memory, safe
+from xdplb.capacity.limits import MOST_BALANCERS
+from xdplb.capacity.stock import memory, safe
 from xdplb.errors import InvalidValueError
 from xdplb.model import MAX_PORT, PortRange
 from xdplb.ports import FIRST_UNPRIVILEGED, NatPool

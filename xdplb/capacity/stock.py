@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from xdplb import wire
+from xdplb.capacity.limits import DEFAULT_BACKENDS, MOST_NAT_ADDRESSES
 from xdplb.capacity.measured import INDEX_BUCKET, INDEX_HEADER, SAFE_FILL, SEARCHED_WHOLE
 from xdplb.capacity.speed import Speed
 from xdplb.errors import InvalidValueError
@@ -18,11 +19,6 @@ from xdplb.selection import MAGLEV_SIZE
 if TYPE_CHECKING:
     from xdplb.ports import NatPool
 
-MOST_NAT_ADDRESSES: Final = wire.MAX_ADDRESSES - 1
-"""One of those that a balancer can have is the one that clients dial."""
-
-MOST_BALANCERS: Final = 1024
-DEFAULT_BACKENDS: Final = 2
 _COUNTER_ROWS: Final = 2
 _ARRAY_STEP: Final = 8
 

@@ -6,10 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from xdplb.capacity import Load, Speed, Stock, size, to_json, to_text
-from xdplb.capacity.load import MOST
+from xdplb.capacity.limits import DEFAULT_BACKENDS, MOST, MOST_BALANCERS, MOST_NAT_ADDRESSES
 from xdplb.capacity.measured import LIMIT_MPPS
-from xdplb.capacity.stock import DEFAULT_BACKENDS, MOST_BALANCERS, MOST_NAT_ADDRESSES
 from xdplb.cli.commands import SECONDS
 from xdplb.cli.params import PORTS, Number, Seconds, json_option
 from xdplb.errors import InvalidValueError
@@ -26,13 +24,14 @@ from xdplb.model import (
     Protocol,
     Timeouts,
 )
-from xdplb.ports import make_pool
 from xdplb.request import refuse_overlap
 from xdplb.selection import MAGLEV_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from xdplb.capacity.load import Load
+    from xdplb.capacity.stock import Stock
     from xdplb.ports import NatPool
 
 _LINUX_EPHEMERAL: Final = PortRange(32768, 60999)
@@ -176,6 +175,9 @@ def capacity(*, as_json: bool, **given: Any) -> None:  # noqa: ANN401 - one for 
         xdplb capacity --rate 500 --unanswered 100 --backends 2 --nat-addresses 1
         xdplb capacity --protocol tcp --rate 1000 --duration 30 --backends 8 --json
     """
+    from xdplb.capacity.report import to_json, to_text  # noqa: PLC0415 - not for --help
+    from xdplb.capacity.sizing import size  # noqa: PLC0415 - the same
+
     load, stock = _load(given), _stock(given)
     found = size(load, stock)
     click.echo(to_json(found) if as_json else to_text(found))
@@ -187,6 +189,8 @@ def _load(given: dict[str, Any]) -> Load:
     Raises:
         InvalidValueError: It says nothing, or two things that cannot be.
     """
+    from xdplb.capacity.load import Load  # noqa: PLC0415 - not for --help
+
     protocol = Protocol(given["protocol"])
     odd, other, why = ("unanswered", "unclosed", "UDP has no end that a client could leave out")
     if protocol is Protocol.TCP:
@@ -219,6 +223,9 @@ def _stock(given: dict[str, Any]) -> Stock:
     Raises:
         InvalidValueError: No balancer can be so.
     """
+    from xdplb.capacity.speed import Speed  # noqa: PLC0415 - not for --help
+    from xdplb.capacity.stock import Stock  # noqa: PLC0415 - the same
+
     return Stock(
         pool=_pool(given["nat_ports"]),
         version=IPV6 if given["ipv6"] else IPV4,
@@ -242,6 +249,7 @@ def _pool(wanted: Sequence[PortRange]) -> NatPool:
     """
     refuse_overlap("--nat-ports", tuple(wanted))
     from xdplb.kernel.netns import ephemeral_ports  # noqa: PLC0415 - not for --help
+    from xdplb.ports import make_pool  # noqa: PLC0415 - the same
 
     try:
         own = ephemeral_ports()
