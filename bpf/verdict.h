@@ -25,7 +25,7 @@ enum verdict {
 	DROP_MARTIAN,	   /* a source address that nobody can answer */
 	DROP_NO_BACKEND,   /* no backend takes traffic, or the flow waits for its own */
 	DROP_UNRESOLVED,   /* the MAC address of the way there is not known (yet) */
-	DROP_NO_PORT,	   /* every NAT port toward the backend is in use */
+	DROP_NO_PORT,	   /* no free NAT port toward the backend was found */
 	DROP_TABLE_FULL,   /* client_port has no room */
 	DROP_CLIENT_LIMIT, /* the client has as many flows as it may have */
 	VERDICT_MAX,

@@ -67,8 +67,9 @@ VERDICTS: Final = {
         "see that the next hop is on and on this network: 'ip neighbour', 'xdplb doctor'",
     ),
     "drop_no_port": Verdict(
-        "every NAT port toward the backend was in use",
-        "add backends or nat-addresses, widen --nat-ports, or shorten --timeout",
+        "no free NAT port toward the backend was found",
+        "add backends or nat-addresses, widen --nat-ports, or shorten --timeout; "
+        "'xdplb capacity' says how much",
     ),
     "drop_table_full": Verdict(
         "the flow table had no room",

@@ -82,7 +82,7 @@ def test_nat_ports_that_are_used_up_are_told_with_what_was_dropped(lab: Lab) -> 
     (dropped,) = status["drops"]
     assert (dropped["reason"], dropped["packets"]) == ("drop_no_port", 1)
     text = lab.xdplb("status").stdout
-    assert "  drop_no_port 1: every NAT port toward the backend was in use\n    hint: " in text
+    assert "  drop_no_port 1: no free NAT port toward the backend was found\n    hint: " in text
     assert "NAT ports 10 of 10 (100 % used)" in text
 
 

@@ -224,8 +224,9 @@ def test_the_text_says_why_packets_were_dropped_and_what_is_wrong() -> None:
     assert to_text([WARNED]).splitlines()[4:] == [
         "  flows 2 of 262144, NAT ports 2 of 72560",
         "  packets: forward 10, return 9, drop_no_port 12",
-        "  drop_no_port 12: every NAT port toward the backend was in use",
-        "    hint: add backends or nat-addresses, widen --nat-ports, or shorten --timeout",
+        "  drop_no_port 12: no free NAT port toward the backend was found",
+        "    hint: add backends or nat-addresses, widen --nat-ports, or shorten --timeout; "
+        "'xdplb capacity' says how much",
         "  program 31, tag abcd, xdplb 0.1.0",
         "  warning: backend 172.11.0.21:53 is down",
         "    hint: 'xdplb backend undrain' lets it back",

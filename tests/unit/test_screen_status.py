@@ -67,9 +67,9 @@ dns: 172.11.0.1 udp, port 53, by src-dst
   NAT ports  ━━━━━━━━━━━━━━━━────  1,207 of 5,000  78 % used toward 172.11.0.20
   packets    24,345,678 sent on, 41 left to the host, 12 dropped
 
-  dropped    12 drop_no_port: every NAT port toward the backend was in use
+  dropped    12 drop_no_port: no free NAT port toward the backend was found
              → add backends or nat-addresses, widen --nat-ports, or shorten
-               --timeout
+               --timeout; 'xdplb capacity' says how much
 
 ▲ backend 172.11.0.21:5353 of dns udp is not resolved
   → see that it is on

@@ -242,7 +242,9 @@ def test_an_event_is_a_line() -> None:
         "forward (new flow)  198.51.100.7:5555 > 192.0.2.1:53 udp"
         " => 192.0.2.1:6666 > 192.0.2.10:53 udp"
     )
-    assert f"{DROPPED}".endswith("> 192.0.2.1:53 udp: every NAT port toward the backend was in use")
+    assert f"{DROPPED}".endswith(
+        "> 192.0.2.1:53 udp: no free NAT port toward the backend was found"
+    )
     assert f"{replace(DROPPED, verdict='drop_magic')}".endswith("192.0.2.1:53 udp")
 
 
