@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import random
+from collections import Counter
+from ipaddress import IPv4Address
 from typing import Any, Final
 
 import pytest
@@ -16,12 +19,13 @@ from xdplb.capacity.sizing import Sizing, size
 from xdplb.capacity.speed import Speed
 from xdplb.capacity.stock import Stock, safe
 from xdplb.errors import InvalidValueError
-from xdplb.model import DEFAULT_MAX_FLOWS, PortRange, Protocol, Timeouts
+from xdplb.model import DEFAULT_MAX_FLOWS, Backend, Hash, PortRange, Protocol, Timeouts
 from xdplb.ports import NatPool
-from xdplb.selection import MAGLEV_SIZE
+from xdplb.selection import MAGLEV_SIZE, build_table, select_slot
 
 USUAL: Final = NatPool((PortRange(1024, 32767), PortRange(61000, 65535)))
 SMALL: Final = NatPool((PortRange(2000, 2099),))
+SERVICE: Final = IPv4Address("192.0.2.1")
 COUNTS: Final = st.integers(1, 2000)
 
 
@@ -128,6 +132,32 @@ def test_few_client_addresses_fall_unevenly() -> None:
     many, few = Load(clients=40_000), Load(clients=40_000, addresses=20)
     assert many.most(4) < 1.1 * 10_000
     assert few.most(4) > 2 * 10_000
+
+
+def fullest(addresses: int, places: int, dice: random.Random) -> int:
+    """How many addresses the fullest place gets, by the hash that the program has."""
+    backends = [(number, Backend(IPv4Address(number + 1))) for number in range(places)]
+    table, keys = build_table(backends), (dice.getrandbits(64), dice.getrandbits(64))
+    clients = [IPv4Address(dice.getrandbits(32)) for _ in range(addresses)]
+    return max(
+        Counter(
+            table[select_slot(Hash.SRC_DST, keys, (client, 1), (SERVICE, 53))] for client in clients
+        ).values()
+    )
+
+
+@pytest.mark.parametrize(("addresses", "places"), [(6, 2), (20, 4), (100, 12)])
+def test_few_addresses_are_hashed_no_more_unevenly_than_is_reckoned_with(
+    addresses: int, places: int
+) -> None:
+    """In a thousand sets of them, it is exceeded once."""
+    dice = random.Random(1)
+    most = Load(clients=addresses, addresses=addresses).most(places)
+    assert sum(fullest(addresses, places, dice) > most for _ in range(200)) <= 1
+
+
+def test_many_addresses_are_hashed_no_more_unevenly_than_is_reckoned_with() -> None:
+    assert fullest(20_000, 4, random.Random(1)) <= Load(clients=20_000).most(4)
 
 
 @given(COUNTS, st.integers(1, 50))

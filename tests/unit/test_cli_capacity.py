@@ -257,11 +257,26 @@ def test_a_client_that_has_more_flows_than_it_may_is_noted() -> None:
     )
 
 
-def test_one_s_own_machine_is_reckoned_with() -> None:
-    words = "--clients 9 --packets 20e6 --processors 4 --mpps 12.5 --packet-ns 45"
-    assert lines(words)["packets"] == [
-        "62 % of 4 processors, 8.00 M/s each with so many flows (by --packet-ns)"
-    ]
+@pytest.mark.parametrize(
+    ("words", "packets"),
+    [
+        (
+            "--processors 4 --mpps 12.5 --packet-ns 45",
+            "62 % of 4 processors, 8.00 M/s each with so many flows (--mpps, --packet-ns)",
+        ),
+        (
+            "--processors 8 --packet-ns 0",
+            "54 % of 8 processors, 4.60 M/s each with so many flows (--packet-ns)",
+        ),
+        (
+            "--processors 4 --mpps 10",
+            "61 % of 4 processors, 8.26 M/s each with so many flows (--mpps; the program's on "
+            "virtual machine, 2 cores, AMD EPYC, Linux 6.18)",
+        ),
+    ],
+)
+def test_one_s_own_machine_is_reckoned_with(words: str, packets: str) -> None:
+    assert lines(f"--clients 9 --packets 20e6 {words}")["packets"] == [packets]
 
 
 def test_programs_get_the_figures() -> None:

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from xdplb.capacity.limits import DEFAULT_BACKENDS, MOST_NAT_ADDRESSES
-from xdplb.capacity.measured import MACHINE, SAFE_FILL
+from xdplb.capacity.measured import LIMIT_MPPS, MACHINE, SAFE_FILL
 from xdplb.capacity.stock import safe
 from xdplb.model import DEFAULT_MAX_FLOWS, DEFAULT_TIMEOUTS, MAX_FLOWS_LIMIT, Protocol
 from xdplb.quantities import count, percent, short
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from xdplb.capacity.load import Load
     from xdplb.capacity.sizing import Refusal, Sizing
+    from xdplb.capacity.speed import Speed
 
 JSON_VERSION: Final = 1
 _REST_S: Final = 120
@@ -121,14 +122,20 @@ def _of_room(item: Sizing) -> Iterator[_Line]:
 
 def _of_packets(item: Sizing) -> Iterator[_Line]:
     stock, number = item.stock, item.stock.speed.processors
-    is_own = stock.speed.packet_ns is not None
     used = f"{percent(item.busy)} of " if stock.packets or item.each.rate else ""
     each = short(stock.speed.most_packets(item.there) / number)
     yield (
         "packets",
         f"{used}{count(number, 'processor')}, {each}/s {'each ' if number > 1 else ''}"
-        f"with so many flows ({'by --packet-ns' if is_own else MACHINE})",
+        f"with so many flows ({_measured(stock.speed)})",
     )
+
+
+def _measured(speed: Speed) -> str:
+    """Where the figures are from."""
+    if speed.packet_ns is None:
+        return MACHINE if speed.limit_mpps == LIMIT_MPPS else f"--mpps; the program's on {MACHINE}"
+    return "--packet-ns" if speed.limit_mpps == LIMIT_MPPS else "--mpps, --packet-ns"
 
 
 def _of_failures(item: Sizing) -> Iterator[_Line]:
