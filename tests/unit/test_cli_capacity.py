@@ -201,7 +201,11 @@ def test_what_fits_can_be_typed(words: str, start: str) -> None:
             "--rate 100 --max-flows 9000",
             "the first new flow is refused after 66 s to 90 s, then at least 25 % of them "
             "(drop_no_port)",
-            ["--max-flows 72560, so that each place has all ports", "--timeout 52"],
+            [
+                "--max-flows 72560, so that each place has all ports",
+                "--timeout 52",
+                "3 balancers",
+            ],
         ),
         (
             "--clients 32000 --backends 1 --nat-addresses 1",

@@ -184,8 +184,8 @@ class Sizing:
     def enough_balancers(self) -> int | None:
         """How many would carry the load with the headroom; None where no number does."""
         stock = self.stock
-        is_named = stock.backends is not None and stock.nat_addresses is not None
-        places = self.places if is_named else stock.buyable_places
+        is_open = (stock.backends is None or stock.nat_addresses is None) and not stock.max_flows
+        places = stock.buyable_places if is_open else self.places
         free = 1 - stock.headroom
         limit = safe(stock.ports(places)) * free
 
