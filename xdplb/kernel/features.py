@@ -25,7 +25,7 @@ _WORD: Final = -8
 
 
 def lacking() -> str:
-    """What the kernel's BPF lacks, in words; empty where nothing is missing, or it may not be asked.
+    """What the kernel's BPF lacks, in words; empty where it lacks nothing, or may not be asked.
 
     A record of the flow table is claimed by an atomic compare-and-swap (RFC 9669, section 5.3).
     """
