@@ -6,12 +6,15 @@ STAMP := .venv/.ready
 DEBS := python3-bpfcc python3-venv iproute2 ethtool bpftool tcpdump iputils-ping iputils-arping socat \
 	dnsmasq-base bind9-dnsutils dnsperf sip-tester nftables iperf3 curl openssl systemd tshark jq \
 	dpkg-dev lintian man-db chromium-headless-shell
+# What `make test-kernel` takes beyond that.
+KERNEL_DEBS := qemu-system-x86 busybox-static kmod
+KERNEL := linux-image-amd64
 # Two files of tests at a time; those that are marked "alone" wait for each other.
 BESIDE := -n 2 --dist loadfile --no-loadscope-reorder
 C_FILES := $(wildcard bpf/*.h bpf/*.c tests/*.c tests/bench/*.c) $(shell find bpf/kernel -name '*.h')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-bpf test-e2e bench fuzz screenshot check lint type arch format fmt wheel deb source pages clean
+.PHONY: help setup demo test test-unit test-bpf test-e2e test-kernel bench fuzz screenshot check lint type arch format fmt wheel deb source pages clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +39,14 @@ test-bpf: setup ## The program on single packets
 
 test-e2e: setup ## Real sockets and servers in network namespaces
 	@$(BIN)/python -m pytest tests/e2e $(ARGS)
+
+test-kernel: .venv/.kernel ## bpf and e2e on Debian's kernel, in a virtual machine (KERNEL=PACKAGE)
+	@$(BIN)/python scripts/kernel.py $(KERNEL) $(BESIDE) $(or $(ARGS),tests/bpf tests/e2e)
+
+.venv/.kernel: $(STAMP)
+	@scripts/setup $(PYTHON) "$(DEBS) $(KERNEL_DEBS)"
+	@$(BIN)/python -m pip install --quiet --group kernel
+	@touch $@
 
 bench: setup ## What it costs, beside the limit, nftables and nginx (ARGS=--quick: a minute)
 	@PYTHONPATH=tests $(BIN)/python -m bench $(ARGS)

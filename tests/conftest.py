@@ -6,6 +6,7 @@ Several processes may run tests at once. Each takes turns for what it marks ``al
 from __future__ import annotations
 
 import os
+import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,8 +31,24 @@ def _missing() -> str:
     return "" if find_spec("bcc") else "needs BCC (python3-bpfcc)"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip, or let fail, what cannot run here."""
+def _has_devices() -> bool:
+    """Whether this kernel can make what the mark ``devices`` is about."""
+    trial = (
+        "ip link add bond0 type bond && ip link add link bond0 vlan10 type vlan id 10 && "
+        "tc qdisc add dev bond0 root netem delay 1ms"
+    )
+    ended = subprocess.run(
+        ["unshare", "--net", "sh", "-c", trial], capture_output=True, check=False
+    )
+    return ended.returncode == 0
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what this kernel has no devices for; skip, or let fail, what cannot run here."""
+    marked = [item for item in items if item.get_closest_marker("devices")]
+    if marked and os.environ.get("XDPLB_REQUIRE_DEVICES") != "1" and not _has_devices():
+        config.hook.pytest_deselected(items=marked)
+        items[:] = [item for item in items if item not in marked]
     reason = _missing()
     if not reason or os.environ.get("XDPLB_REQUIRE_KERNEL") == "1":
         return

@@ -36,13 +36,15 @@ XDPLB = Path(sys.executable).parent / "xdplb"
 SERVICE = "172.11.0.1"
 SERVICE6 = "2001:db8::1"
 ETH_P_ALL = htons(3)
+PATIENCE = float(os.environ.get("XDPLB_PATIENCE", "1"))
+"""How much longer than usual everything may take: in a virtual machine without KVM, ten times."""
 _NUMBERS = itertools.count()
 
 
 def run(*command: str, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=60, **options
+        command, capture_output=True, text=True, check=False, timeout=60 * PATIENCE, **options
     )
     assert not check or done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
     return done
@@ -50,7 +52,7 @@ def run(*command: str, check: bool = True, **options: Any) -> subprocess.Complet
 
 def wait_for(predicate: Callable[[], object], timeout: float = 20.0) -> None:
     """Return when ``predicate`` holds; fail when it does not within ``timeout`` seconds."""
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + timeout * PATIENCE
     while not predicate():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.01)
@@ -63,7 +65,7 @@ def process(cleanup: ExitStack, *command: str) -> subprocess.Popen[bytes]:
     def end() -> None:
         child.terminate()
         try:
-            child.wait(5)
+            child.wait(5 * PATIENCE)
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
@@ -163,7 +165,7 @@ class Lab(Closing):
             assert child.poll() is None
 
         def lines() -> list[str]:
-            return child.communicate(timeout=20)[0].splitlines()
+            return child.communicate(timeout=20 * PATIENCE)[0].splitlines()
 
         return lines
 
@@ -181,7 +183,7 @@ class Lab(Closing):
 
     def first_ready(self, *sockets: _Socket) -> _Socket:
         """The first of some sockets that has something to read."""
-        ready, _, _ = select.select(sockets, [], [], 3)
+        ready, _, _ = select.select(sockets, [], [], 3 * PATIENCE)
         assert ready, "nothing has come"
         return next(iter(ready))
 
@@ -252,7 +254,7 @@ class Lab(Closing):
         with netns.inside(self.path(where)):
             sock = _Socket(AF_INET6 if ":" in address else AF_INET, kind)
         sock.bind((address, port))
-        sock.settimeout(3)
+        sock.settimeout(3 * PATIENCE)
         return sock
 
     def xdplb(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
