@@ -37,6 +37,7 @@ def schema() -> dict[str, Any]:
         _describe(kind, cleaned[kind.__name__])
     for one in cleaned.values():
         one["title"] = one["title"].removesuffix("Table")
+        one["description"] = _prose(one["description"])
     _let_check_out(cleaned[tables.NoCheckTable.__name__])
     file = cleaned.pop(tables.File.__name__)
     return {
@@ -99,9 +100,13 @@ def _describe(kind: type[tables.Table], node: dict[str, Any]) -> None:
 
 
 def _summary(kind: type) -> str:
-    """A docstring without the list of attributes, each paragraph on one line."""
-    prose = cleandoc(kind.__doc__ or "").partition("\n\nAttributes:")[0]
-    return "\n\n".join(_one_line(paragraph) for paragraph in prose.split("\n\n"))
+    """A docstring without the list of attributes."""
+    return _prose(cleandoc(kind.__doc__ or "").partition("\n\nAttributes:")[0])
+
+
+def _prose(words: str) -> str:
+    """Each paragraph on one line, without the margin that docstrings have before Python 3.13."""
+    return "\n\n".join(_one_line(paragraph) for paragraph in words.split("\n\n"))
 
 
 def _keys(kind: type) -> Iterator[tuple[str, str]]:
