@@ -407,6 +407,13 @@ def test_the_verifier_has_room_to_spare(options: dict[str, Any], version: int) -
         assert verified(balancer.fd) < 500_000
 
 
+def test_the_compiler_shows_its_llvm() -> None:
+    """By which it is told what suits it: see ``toolchain.flags``."""
+    text = "import bcc; from xdplb.kernel.toolchain import llvm; print(llvm())"
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
+    assert 10 < int(done.stdout) < 100
+
+
 def deepest(code: bytes) -> int:
     """How many bytes of stack the loads and stores of a program reach down to."""
     frame, memory = 10, {1: 4, 2: 0, 3: 0}  # class of the instruction: place of the base register

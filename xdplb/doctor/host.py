@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from xdplb.doctor.findings import ANYWHERE, Fix, Opinion, Repair, bad, good, poor
+from xdplb.supported import doubt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +57,7 @@ def kernel(release: str, lacking: str) -> Opinion:
 
 
 def bcc(found: Bcc) -> Opinion:
-    """Whether the compiler is there, and is the right one."""
+    """Whether the compiler is there, is the right one, and of a version that is tested."""
     if found.problem:
         return bad(
             found.problem,
@@ -64,6 +65,9 @@ def bcc(found: Bcc) -> Opinion:
             hint="Fedora: 'dnf install python3-bcc'; a virtual environment needs "
             "--system-site-packages; PyPI's bcc is another package ('pip uninstall bcc')",
         )
+    reason = doubt(found.version)
+    if reason:
+        return poor(reason, hint="the check named program shows whether this one works")
     return good(f"BCC {found.version} at {found.path}")
 
 

@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from xdplb.errors import BccMissingError, CompileError
+from xdplb.kernel import toolchain
 from xdplb.kernel.closing import Closing
+from xdplb.supported import next_step
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,8 +32,6 @@ if TYPE_CHECKING:
 EXIT_BCC_MISSING: Final = 3
 EXIT_REFUSED: Final = 4
 _LAST_LINES: Final = 15
-_FLAGS: Final = ("-Xclang", "-disable-llvm-passes")
-"""BCC optimises what clang hands over; without this clang does so too, for 0.17 s of 0.49."""
 
 _CLONE_NEWNS: Final = 0x20000
 _MS_BIND: Final = 0x1000
@@ -59,12 +59,14 @@ class ObjectCode:
         relocations: Map name by the index of the instruction that loads the map.
         maps: The maps that the text declares.
         btf: Type information of the maps, for tools that print them.
+        compiler: The version of BCC.
     """
 
     instructions: bytes
     relocations: dict[int, str]
     maps: dict[str, MapType]
     btf: bytes
+    compiler: str
 
 
 class Compiler(Closing):
@@ -104,25 +106,29 @@ class Compiler(Closing):
         """
         job = json.dumps({"text": text, "flags": list(flags), "function": function})
         output, noise = self._child.communicate(job.encode())
+        version, _, answer = output.decode().partition("\n")
         lines = [line for line in noise.decode(errors="replace").splitlines() if line.strip()]
         if self._child.returncode == EXIT_BCC_MISSING:
             raise BccMissingError(lines[-1] if lines else "BCC cannot be loaded")
-        if self._child.returncode or not output:
+        if self._child.returncode or not answer:
             if any(os.strerror(errno.EMFILE) in line for line in lines):
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             raise CompileError(
                 "\n".join(["the XDP program does not compile:", *lines[-_LAST_LINES:]]),
-                "this is a fault of xdplb or of this BCC version: please report it",
+                next_step(
+                    version, f"this is a fault of xdplb or of BCC {version}: please report it"
+                ),
             )
-        return _from_json(json.loads(output))
+        return _from_json(json.loads(answer), version)
 
 
-def _from_json(answer: dict[str, Any]) -> ObjectCode:
+def _from_json(answer: dict[str, Any], version: str) -> ObjectCode:
     return ObjectCode(
         base64.b64decode(answer["instructions"]),
         {int(index): name for index, name in answer["relocations"].items()},
         {name: MapType(*sizes) for name, sizes in answer["maps"].items()},
         base64.b64decode(answer["btf"]),
+        version,
     )
 
 
@@ -162,8 +168,9 @@ def _load_bcc() -> Any:  # noqa: ANN401 - bcc has no types
 def _compile(bcc: Any, job: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401 - bcc has no types
     from xdplb.kernel import libbpf  # noqa: PLC0415 - only the child, after BCC is there
 
+    flags = [*job["flags"], *toolchain.flags(toolchain.llvm())]
     try:
-        module = bcc.BPF(text=job["text"], cflags=[*job["flags"], *_FLAGS])
+        module = bcc.BPF(text=job["text"], cflags=flags)
     except Exception:  # noqa: BLE001 - BCC raises nothing better; clang has said why
         sys.exit(EXIT_REFUSED)
     code = module.dump_func(job["function"])
@@ -210,7 +217,10 @@ def map_loads(code: bytes) -> list[tuple[int, int]]:
 
 
 def _main() -> None:
-    """Compile what stands on stdin; the answer is one JSON object on stdout."""
+    """Compile what stands on stdin.
+
+    On stdout comes the version of BCC, a line, and if the compiler takes it, one JSON object.
+    """
     _die_with_parent()
     _hide_kernel_symbols()
     answer_to = os.fdopen(os.dup(1), "w")
@@ -219,6 +229,7 @@ def _main() -> None:
     job = sys.stdin.read()
     if not job:
         return
+    print(toolchain.version(bcc), file=answer_to, flush=True)
     json.dump(_compile(bcc, json.loads(job)), answer_to)
     answer_to.close()
 

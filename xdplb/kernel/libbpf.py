@@ -15,6 +15,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from xdplb.errors import BccMissingError
+from xdplb.kernel import toolchain
 from xdplb.kernel.structures import (
     BatchOpts,
     BtfInfo,
@@ -101,7 +102,7 @@ _messages = _Messages()
 
 @cache
 def _library() -> ctypes.CDLL:
-    for name in ("libbpf.so.1", "libbcc.so.0"):
+    for name in toolchain.LIBRARIES:
         try:
             library = ctypes.CDLL(name, use_errno=True)
             library.libbpf_set_print.restype = ctypes.c_void_p

@@ -13,6 +13,7 @@ from xdplb.kernel import features, libbpf
 from xdplb.kernel.joining import join
 from xdplb.model import IPV4, IPV6, Mode
 from xdplb.source import FUNCTION
+from xdplb.supported import next_step
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -124,7 +125,10 @@ def load(code: Mapping[int, ObjectCode], maps: Descriptors) -> int:
                     *lines[-_LOG_LINES:],
                 ]
             ),
-            "this is a fault of xdplb on this kernel: please report it",
+            next_step(
+                next(iter(code.values())).compiler,
+                "this is a fault of xdplb on this kernel: please report it",
+            ),
         )
     return fd
 

@@ -38,7 +38,7 @@ except ImportError as error:
 else:
     right = hasattr(bcc, "BPF")
     wrong = f"the module bcc at {bcc.__file__} is another package of that name"
-    version = getattr(bcc, "__version__", "of unknown version")
+    version = getattr(bcc, "__version__", "")
     print(json.dumps({"version": version, "path": bcc.__file__, "problem": "" if right else wrong}))
 """
 
