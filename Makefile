@@ -14,7 +14,7 @@ BESIDE := -n 2 --dist loadfile --no-loadscope-reorder
 C_FILES := $(wildcard bpf/*.h bpf/*.c tests/*.c tests/bench/*.c) $(shell find bpf/kernel -name '*.h')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-bpf test-e2e test-kernel bench fuzz screenshot check lint type arch format fmt wheel deb source pages clean
+.PHONY: help setup demo test test-unit test-bpf test-e2e test-kernel test-bcc bench fuzz screenshot check lint type arch format fmt wheel deb source pages clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ test-kernel: .venv/.kernel ## bpf and e2e on Debian's kernel, in a virtual machi
 	@scripts/setup $(PYTHON) "$(DEBS) $(KERNEL_DEBS)"
 	@$(BIN)/python -m pip install --quiet --group kernel
 	@touch $@
+
+test-bcc: ## Unit and bpf floors with Debian 13's BCC, LLVM, libbpf, Python (SUITE=sid: the latest)
+	@scripts/suite $(or $(SUITE),trixie) "$(DEBS)" $(BESIDE) $(or $(ARGS),tests/unit tests/bpf)
 
 bench: setup ## What it costs, beside the limit, nftables and nginx (ARGS=--quick: a minute)
 	@PYTHONPATH=tests $(BIN)/python -m bench $(ARGS)
