@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,11 @@ from unpacked import downloaded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+pytestmark = pytest.mark.skipif(
+    platform.freedesktop_os_release().get("VERSION_CODENAME") != "bookworm",
+    reason="the package is for Debian 12",
+)
 
 BUILD = Path(__file__).resolve().parents[2] / "scripts" / "deb" / "build.py"
 NEEDED = (
