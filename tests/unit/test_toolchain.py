@@ -48,11 +48,18 @@ def test_llvm_is_known_by_the_library_that_is_loaded(mappings: str, major: int |
     assert toolchain.llvm(mappings) == major
 
 
-@pytest.mark.parametrize(("major", "spared"), [(14, True), (15, False), (21, False), (None, False)])
-def test_clang_is_spared_its_passes_only_where_those_of_bcc_are_enough(
-    major: int | None, *, spared: bool
-) -> None:
-    assert ("-disable-llvm-passes" in toolchain.flags(major)) is spared
+@pytest.mark.parametrize(
+    ("major", "flags"),
+    [
+        (14, ("-Xclang", "-disable-llvm-passes")),
+        (15, ()),
+        (19, ()),
+        (21, ("-O1",)),
+        (None, ()),
+    ],
+)
+def test_clang_is_told_what_suits_its_llvm(major: int | None, flags: tuple[str, ...]) -> None:
+    assert toolchain.flags(major) == flags
 
 
 @pytest.fixture
