@@ -24,6 +24,7 @@ def nothing_left() -> Iterator[None]:
     """Nothing of the suite is there, before and after."""
     yield
     (SUITES / f"{NAME}.log").unlink(missing_ok=True)
+    shutil.rmtree(SUITES / f"{NAME}.new", ignore_errors=True)
     assert not (SUITES / NAME).exists()
 
 
