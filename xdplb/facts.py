@@ -52,6 +52,14 @@ class Link:
         return self.kind in _GENERIC_ONLY or self.name == "lo"
 
     @property
+    def is_told_apart(self) -> bool:
+        """Whether native mode tells of a packet that it came by this interface.
+
+        Of a bond it names the member, which is none of the balancer's.
+        """
+        return self.kind != "bond"
+
+    @property
     def is_stacked(self) -> bool:
         """Whether its packets have come through other interfaces of this machine."""
         return self.kind in _STACKED

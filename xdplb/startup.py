@@ -251,9 +251,16 @@ def _modes(scene: Scene) -> list[Mode]:
     """The modes to try, in order."""
     if scene.old is not None:
         return [scene.old.state.interfaces[0].mode]
+    is_one = len(scene.links) == 1
+    hidden = [link.name for link in scene.links if not (is_one or link.is_told_apart)]
+    if hidden and scene.request.mode is Mode.NATIVE:
+        raise InvalidValueError(
+            f"{hidden[0]} is a bond, and native mode does not tell it from other interfaces",
+            "leave --mode native out, or give the bond a balancer of its own",
+        )
     if scene.request.mode is not Mode.AUTO:
         return [scene.request.mode]
-    if any(link.is_generic_only for link in scene.links):
+    if hidden or any(link.is_generic_only for link in scene.links):
         return [Mode.GENERIC]
     return [Mode.NATIVE, Mode.GENERIC]
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from xdplb.model import Address
 
-ETHERTYPE_VLAN: Final = socket.htons(0x8100)
+_ETHERTYPE_VLAN: Final = 0x8100
 _ROUTE_UNICAST: Final = 1
 _ROUTE_LOCAL: Final = 2
 _SECONDARY: Final = 0x01  # of IPv6: temporary (RFC 8981)
@@ -77,9 +77,9 @@ def _mac(message: Any) -> bytes | None:  # noqa: ANN401 - netlink attributes
 
 
 def _tag(vlan: Any) -> bytes:  # noqa: ANN401 - netlink attributes
-    """The tag of a VLAN interface; the kernel says its EtherType in network order."""
-    protocol = vlan.get_attr("IFLA_VLAN_PROTOCOL") or ETHERTYPE_VLAN
-    return vlan_tag(socket.ntohs(protocol), vlan.get_attr("IFLA_VLAN_ID"))
+    """The tag of a VLAN interface."""
+    protocol = vlan.get_attr("IFLA_VLAN_PROTOCOL") or _ETHERTYPE_VLAN
+    return vlan_tag(protocol, vlan.get_attr("IFLA_VLAN_ID"))
 
 
 class Network(Closing):
