@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
@@ -170,6 +171,11 @@ def _of_version(draw: st.DrawFn, version: int) -> dict[str, Any]:
     return {"backends": _backends(draw, version), "nat_addresses": (), "reservations": ()}
 
 
+def _paths() -> st.SearchStrategy[Path]:
+    """Absolute paths that can be printed."""
+    return st.text().filter(str.isprintable).map(lambda text: Path("/" + text))
+
+
 @st.composite
 def requests(draw: st.DrawFn) -> Request:
     """A request whose services may be together, and are told apart by name."""
@@ -193,4 +199,5 @@ def requests(draw: st.DrawFn) -> Request:
         nat_ports=draw(st.just(()) | _ports()),
         vlan=draw(st.booleans()),
         max_client_flows=draw(st.none() | st.integers(0, 1 << 28)),
+        secret=draw(st.none() | _paths()),
     )

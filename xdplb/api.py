@@ -8,6 +8,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from xdplb import live
@@ -78,6 +79,7 @@ class Balancer:
         timeouts: Timeouts = DEFAULT_TIMEOUTS,
         on_down: str = OnDown.REHASH,
         vlan: bool = True,
+        secret: str | None = None,
     ) -> Report:
         """Start it, or change it where it runs and keep its flows.
 
@@ -95,6 +97,8 @@ class Balancer:
             timeouts: Idle seconds after which a flow may lose its port.
             on_down: ``rehash`` or ``drop``.
             vlan: Balance frames with VLAN tags, too.
+            secret: The file that the keys of the hash come of; None for what runs, or keys of its
+                own.
 
         Returns:
             What runs now, and what is still missing.
@@ -114,6 +118,7 @@ class Balancer:
             timeouts=timeouts,
             on_down=_kind(OnDown, on_down),
             vlan=vlan,
+            secret=None if secret is None else Path(secret).absolute(),
         )
         with self._operations() as operations:
             return operations.up(request)

@@ -127,6 +127,7 @@ def _frame(request: Request) -> tuple[object, ...]:
         request.nat_ports,
         request.vlan,
         request.max_client_flows,
+        request.secret,
         frozenset(map(_outside, request.services)),
     )
 

@@ -55,7 +55,7 @@ class Line:
 
 _APART: Final = {"interfaces", "services", "backends", "reservations", "address", "protocol"}
 """Fields of requests and services that have lines of their own, or say what is the same."""
-_ABSENT: Final = {"health": "off"}
+_ABSENT: Final = {"health": "off", "secret": "own"}
 """What no value of a field means; of all others, it is the default."""
 _KEYS: Final = {"below": "below-min"}
 """Fields that a file calls otherwise."""

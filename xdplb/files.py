@@ -1,4 +1,7 @@
-"""Files that are written as a whole or not at all; ``-`` stands for the standard streams."""
+"""Files that are written as a whole or not at all; ``-`` stands for the standard streams.
+
+And such as root has to trust: who could have written them is a matter of what is in them.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,10 @@ from typing import TYPE_CHECKING, Final
 from xdplb.errors import InvalidValueError, NotReadyError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 STREAM: Final = "-"
+_ROOT: Final = 0
 
 
 def refuse_target(name: str) -> None:
@@ -109,3 +113,52 @@ def read(name: str) -> bytes:
         raise InvalidValueError(f"{name} is a directory", "name a file of 'xdplb save'") from None
     except OSError as error:
         raise NotReadyError(f"cannot read {name}: {error.strerror}", "name another file") from error
+
+
+def read_regular(path: Path, hint: str, limit: int = -1) -> tuple[bytes, os.stat_result]:
+    """What is in a regular file, and whose it is; what is none is not waited for.
+
+    Args:
+        path: The file.
+        hint: What to do where there is none.
+        limit: The most bytes to read; -1 for all.
+
+    Raises:
+        NotReadyError: It cannot be read; the message begins with its path.
+    """
+    try:
+        with open(path, "rb", opener=_open) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise NotReadyError(f"{path}: is no regular file", "name the file itself")
+            return file.read(limit), status
+    except FileNotFoundError:
+        raise NotReadyError(f"{path}: there is no such file", hint) from None
+    except PermissionError as error:
+        raise NotReadyError(
+            f"{path}: may not be read", "run it as root, for example with sudo"
+        ) from error
+    except IsADirectoryError:
+        raise NotReadyError(f"{path}: is a directory", "name a file in it") from None
+    except OSError as error:
+        raise NotReadyError(
+            f"{path}: cannot be read: {error.strerror}", "look at it with 'ls -l'"
+        ) from error
+
+
+def is_owned(status: os.stat_result) -> bool:
+    """Whether a file is root's, or the caller's own."""
+    return status.st_uid in {_ROOT, os.geteuid()}
+
+
+def open_directories(path: Path) -> Iterator[Path]:
+    """The directories in which everybody may put another file in the place of this one."""
+    for parent in dict.fromkeys((path.absolute().parent, path.resolve().parent)):
+        mode = parent.stat().st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            yield parent
+
+
+def _open(path: str, flags: int) -> int:
+    """Open without waiting for the other end of a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK)

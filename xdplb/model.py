@@ -15,6 +15,7 @@ from xdplb.errors import InvalidValueError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 Address: TypeAlias = IPv4Address | IPv6Address
 
@@ -350,6 +351,7 @@ class BalancerStatus:
         verdicts: Packets by verdict, in the program's order.
         warnings: What a person should know of.
         maps: Those that can become full.
+        secret: The file that the keys of the hash came of; None where they are its own.
     """
 
     interfaces: tuple[InterfaceStatus, ...]
@@ -364,6 +366,7 @@ class BalancerStatus:
     verdicts: dict[str, int] = field(default_factory=dict)
     warnings: tuple[Advice, ...] = ()
     maps: tuple[MapStatus, ...] = ()
+    secret: Path | None = None
 
     @property
     def backends(self) -> tuple[BackendStatus, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from xdplb.errors import InvalidValueError
@@ -114,3 +115,14 @@ def parse_reservation(text: str) -> Reservation:
             text, "a reservation", "write it like 192.0.2.7:5555=6666 or [2001:db8::7]:5555=6666"
         )
     return Reservation(Endpoint(address, port), parse_port(nat_port))
+
+
+def parse_path(text: str) -> Path:
+    """A path that means the same file wherever a command is called.
+
+    Raises:
+        InvalidValueError: It does not, or a terminal would not show it as it is.
+    """
+    if not text.startswith("/") or not text.isprintable():
+        _refuse(text, "an absolute path", "write it like /etc/xdplb/secret")
+    return Path(text)

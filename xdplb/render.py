@@ -46,12 +46,13 @@ def to_json(
 
 def _balancer(item: BalancerStatus, rates: Rates | None) -> dict[str, Any]:
     fullest = item.fullest
-    found = {
+    found: dict[str, Any] = {
         "interfaces": [
             {"name": interface.name, "index": interface.index, "mode": interface.mode}
             for interface in item.interfaces
         ],
         "program": {"id": item.program_id, "tag": item.program_tag, "version": item.version},
+        "secret": None if item.secret is None else f"{item.secret}",
         "services": [_service(service, rates) for service in item.services],
         "flows": {
             "active": item.flows,

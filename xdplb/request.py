@@ -24,6 +24,7 @@ from xdplb.model import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from xdplb.checks import Health
     from xdplb.model import Address, Backend, BackendState, PortRange, Reservation, Timeouts
@@ -171,6 +172,8 @@ class Request:
         vlan: Tagged frames are balanced, too.
         max_client_flows: Flows that one client may have, an IPv4 address or an IPv6 network of
             64 bits; 0 for no limit, None for half of the NAT ports of a backend.
+        secret: The file that the keys of the hash come of, an absolute path; None for what runs, or
+            keys of its own.
     """
 
     interfaces: tuple[str, ...]
@@ -180,6 +183,7 @@ class Request:
     nat_ports: tuple[PortRange, ...] = ()
     vlan: bool = True
     max_client_flows: int | None = None
+    secret: Path | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant, before anything is touched.

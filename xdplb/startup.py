@@ -17,6 +17,7 @@ from xdplb.facts import Running
 from xdplb.flags import flags, shares_ports
 from xdplb.model import IPV6, Mode
 from xdplb.plan import Facts, Hop, Port, in_places, make_plan, with_macs
+from xdplb.secret import hash_keys
 from xdplb.source import verdicts
 from xdplb.state import AttachedTo, Restore, State
 
@@ -55,7 +56,7 @@ class Scene:
     """What ``up`` found before it changed anything.
 
     Attributes:
-        request: With an address for each service.
+        request: With an address for each service, and the secret of what runs.
         old: The balancer that runs on these interfaces.
         hash_keys: Two secret 64-bit numbers, the same for all services.
         hops: The way to each backend address.
@@ -127,8 +128,10 @@ def survey(machine: Machine, request: Request) -> Scene:
     asked_links = tuple(machine.link(name) for name in request.interfaces)
     old = _running_on(machine, asked_links)
     links = _in_places(asked_links, old)
+    keys = _hash_keys(request, old)
     if old is not None:
         _refuse_resize(request, old.state)
+        request = replace(request, secret=request.secret or old.state.secret)
     if IPV6 in request.versions:
         for link in links:
             machine.settle(link)
@@ -137,7 +140,7 @@ def survey(machine: Machine, request: Request) -> Scene:
         request=request,
         links=links,
         old=old,
-        hash_keys=old.state.hash_keys if old else (secrets.randbits(64), secrets.randbits(64)),
+        hash_keys=keys,
         hops=_hops(machine, request, links),
         ephemeral=machine.ephemeral_ports(),
     )
@@ -205,6 +208,27 @@ def _refuse_resize(request: Request, state: State) -> None:
             "exchange a program for one in another mode",
             "'xdplb down' first; live flows end with it",
         )
+
+
+def _hash_keys(request: Request, old: Running | None) -> tuple[int, int]:
+    """The keys that run; where nothing does, those of the secret that is named, or new ones.
+
+    Raises:
+        InvalidValueError: Others run: where flows lie, and how clients are counted, is of these.
+        NotReadyError: The secret cannot be used.
+    """
+    asked = None if request.secret is None else hash_keys(request.secret)
+    if old is None:
+        return asked or (secrets.randbits(64), secrets.randbits(64))
+    if asked not in {None, old.state.hash_keys}:
+        is_now = old.state.secret
+        whose = "keys of its own" if is_now is None else f"another secret, once read from {is_now}"
+        raise InvalidValueError(
+            f"--secret {request.secret} cannot take effect while the balancer runs with {whose}",
+            "'xdplb save FILE', 'xdplb down', and 'up' again with the secret and --restore FILE: "
+            "flows keep their backends and NAT ports",
+        )
+    return old.state.hash_keys
 
 
 def _hops(machine: Machine, request: Request, links: Sequence[Link]) -> dict[Address, Hop]:
@@ -516,6 +540,7 @@ def describe(
         nat_ports=plan.pool.ranges,
         vlan=request.vlan,
         max_client_flows=request.max_client_flows,
+        secret=request.secret,
         verdicts=verdicts(),
         restore=tuple(restore),
         flags=constants,

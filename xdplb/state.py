@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from xdplb import __version__, wire
@@ -106,6 +107,7 @@ class State:
         hash_keys: The two secret numbers of the selection hash.
         capacity: How many flows each IP version has room for.
         max_client_flows: As in Request.
+        secret: The file that ``hash_keys`` came of; None where they are its own.
         flags: What the program was compiled with, by IP version.
     """
 
@@ -120,6 +122,7 @@ class State:
     verdicts: tuple[str, ...]
     restore: tuple[Restore, ...]
     flags: Mapping[int, Sequence[str]] = field(default_factory=dict)
+    secret: Path | None = None
     version: str = __version__
 
     def side(self, version: int) -> Side | None:
@@ -147,6 +150,7 @@ class State:
             nat_ports=self.nat_ports,
             vlan=self.vlan,
             max_client_flows=self.max_client_flows,
+            secret=self.secret,
         )
 
     def to_bytes(self) -> bytes:
@@ -207,6 +211,7 @@ class State:
             verdicts=tuple(values["verdicts"]),
             restore=_restores(values),
             flags={int(number): tuple(items) for number, items in values["flags"].items()},
+            secret=_path(values.get("secret")),
             version=values["version"],
         )
 
@@ -224,6 +229,11 @@ def _sides(values: Sequence[dict[str, Any]], services: Sequence[Service]) -> tup
         )
         for item in values
     )
+
+
+def _path(value: str | None) -> Path | None:
+    """A file; a balancer that was started before there was a place for it has none."""
+    return None if value is None else Path(value)
 
 
 def interface_indexes(data: bytes) -> list[int]:

@@ -84,6 +84,7 @@ def read(machine: Machine, running: Running) -> BalancerStatus:
         nat_ports_total=sum(side.nat_ports for side in sides),
         verdicts=verdicts,
         maps=tuple(item for side in sides for item in side.maps),
+        secret=state.secret,
     )
     return replace(status, warnings=advice.warnings(status, state, around))
 

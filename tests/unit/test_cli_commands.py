@@ -104,6 +104,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, machine: FakeMachine) -> list[Request
         (("--max-client-flows", "100"), "max_client_flows", 100),
         ((), "nat_ports", ()),
         (("--nat-ports", "2000-2999"), "nat_ports", (PortRange(2000, 2999),)),
+        ((), "secret", None),
         ((), "vlan", True),
         (("--no-vlan",), "vlan", False),
     ],

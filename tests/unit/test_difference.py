@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,6 +45,7 @@ def _lines(old: Service, new: Service) -> list[str]:
         ({"mode": Mode.NATIVE}, ["~ balancer: mode auto -> native"]),
         ({"max_flows": 1000}, ["~ balancer: max-flows default -> 1000"]),
         ({"max_client_flows": 0}, ["~ balancer: max-client-flows default -> 0"]),
+        ({"secret": Path("/a")}, ["~ balancer: secret own -> /a"]),
         ({"vlan": False}, ["~ balancer: vlan true -> false"]),
         (
             {"nat_ports": (PortRange(5, 5), PortRange(7, 9))},

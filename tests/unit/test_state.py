@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -183,6 +184,7 @@ STATES = st.builds(
     nat_ports=RANGES,
     vlan=st.booleans(),
     max_client_flows=st.none() | st.integers(0, 1 << 28),
+    secret=st.none() | st.text(min_size=1).map(Path),
     verdicts=st.lists(NAMES, max_size=3).map(tuple),
     restore=st.lists(
         st.builds(Restore, NAMES, U64, PORTS, NAMES, st.booleans(), NAMES), max_size=3
@@ -316,6 +318,12 @@ def test_a_damaged_description_is_refused(damage: str) -> None:
     with pytest.raises(TableError, match="damaged") as refused:
         State.from_bytes(json.dumps(document).encode())
     assert "xdplb down" in refused.value.hint
+
+
+def test_what_was_started_before_there_were_secrets_has_none() -> None:
+    document = json.loads(_state("192.0.2.10", services=1).to_bytes())
+    assert document.pop("secret") is None
+    assert State.from_bytes(json.dumps(document).encode()).secret is None
 
 
 def test_what_another_format_changed_is_read_as_far_as_it_can_be() -> None:

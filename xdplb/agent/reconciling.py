@@ -211,7 +211,7 @@ def follow(machine: Machine, interfaces: tuple[str, ...]) -> bool:
 def _catch_up(machine: Machine, running: Running, scene: Scene) -> bool:
     """Make the balancer what it would be if it was started now; whether it is another one then."""
     if _has_moved(running, scene):
-        start_alone(machine, scene.request)
+        start_alone(machine, _as_it_is(scene.request))
         return True
     lost = _lost(machine, scene)
     remembered = {(item.ifindex, item.address) for item in running.state.restore}
@@ -228,7 +228,14 @@ def _catch_up(machine: Machine, running: Running, scene: Scene) -> bool:
 def _scene(machine: Machine, interfaces: tuple[str, ...]) -> tuple[Running, Scene] | None:
     """The balancer, and what there is for it now."""
     running = running_on(machine, interfaces)
-    return None if running is None else (running, survey(machine, _request(machine, running)))
+    if running is None:
+        return None
+    return running, survey(machine, _as_it_is(_request(machine, running)))
+
+
+def _as_it_is(request: Request) -> Request:
+    """What runs, its keys as they are, whatever has become of the file that they came of."""
+    return replace(request, secret=None)
 
 
 def _has_moved(running: Running, scene: Scene) -> bool:

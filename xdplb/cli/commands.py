@@ -126,6 +126,11 @@ SECONDS = click.IntRange(1, 86400)
     help="Balance frames with VLAN tags, too; without, they are left to the kernel.",
 )  # fmt: skip
 @click.option(
+    "--secret", type=FILE, metavar="FILE",
+    help="Take the keys of the hash from this file: balancers that have it in common choose the "
+    "same backends and NAT ports.  [default: what runs, or keys of its own]",
+)  # fmt: skip
+@click.option(
     "--restore", "restore", metavar="FILE", shell_complete=completion.files,
     help="Go on with the flows that 'xdplb save FILE' wrote, from the first packet on; - is the "
     "standard input.",
@@ -152,6 +157,7 @@ def up(  # noqa: PLR0913 - one argument for each option
     transitory_s: int,
     on_down: str,
     vlan: bool,
+    secret: Path | None,
     restore: str | None,
 ) -> None:
     """Start balancing, or change a balancer that runs and keep its flows.
@@ -185,6 +191,7 @@ def up(  # noqa: PLR0913 - one argument for each option
             on_down=OnDown(on_down),
             vlan=vlan,
             max_client_flows=max_client_flows,
+            secret=secret.absolute() if secret is not None else None,
         )
     saved = carry.read(restore) if restore is not None else None
     from xdplb.kernel.compiler import Compiler  # noqa: PLC0415 - not for --help

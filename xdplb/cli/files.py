@@ -14,6 +14,7 @@ from xdplb.cli.params import iface_option, json_option
 from xdplb.cli.starting import say_up
 from xdplb.difference import difference
 from xdplb.errors import InvalidValueError
+from xdplb.secret import hash_keys
 
 if TYPE_CHECKING:
     from xdplb.applying import Preview
@@ -36,7 +37,7 @@ def load(path: Path) -> Request:
 @click.command()
 @click.argument("file", metavar="FILE", type=FILE)
 def check(*, file: Path) -> None:
-    """Look whether a file is right; nothing is touched.
+    """Look whether a file is right, and a secret that it names; nothing is touched.
 
     \b
     Example:
@@ -51,6 +52,8 @@ def check(*, file: Path) -> None:
     if wrong:
         raise wrong[-1]
     request = load(file)
+    if request.secret is not None:
+        hash_keys(request.secret)
     click.echo(
         f"{file} is right: {_count(len(request.services), 'service')} with "
         f"{_count(len(request.backends), 'backend')} on {', '.join(request.interfaces)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import stat
 import tomllib
@@ -10,12 +9,13 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any, Final
 
+from xdplb import files
 from xdplb.errors import InvalidValueError, NotReadyError
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator
 
-ROOT: Final = 0
 SHARE: Final = Path(__file__).parent.parent / "share"
 EXAMPLE: Final = SHARE / "xdplb.example.toml"
 _PLACE: Final = re.compile(r"(.*) \(at (.*)\)", re.DOTALL)
@@ -27,26 +27,8 @@ def read_file(path: Path) -> tuple[bytes, list[NotReadyError]]:
     Raises:
         NotReadyError: It cannot be read.
     """
-    try:
-        with open(path, "rb", opener=_open) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise NotReadyError(f"{path}: is no regular file", "name the file itself")
-            return file.read(), list(_distrust(path, status))
-    except FileNotFoundError:
-        raise NotReadyError(
-            f"{path}: there is no such file", f"a copy of {EXAMPLE} is a beginning"
-        ) from None
-    except PermissionError as error:
-        raise NotReadyError(
-            f"{path}: may not be read", "run it as root, for example with sudo"
-        ) from error
-    except IsADirectoryError:
-        raise NotReadyError(f"{path}: is a directory", "name a file in it") from None
-    except OSError as error:
-        raise NotReadyError(
-            f"{path}: cannot be read: {error.strerror}", "look at it with 'ls -l'"
-        ) from error
+    data, status = files.read_regular(path, f"a copy of {EXAMPLE} is a beginning")
+    return data, list(_distrust(path, status))
 
 
 def parse_toml(path: Path, data: bytes) -> dict[str, Any]:
@@ -85,14 +67,9 @@ def parse_toml(path: Path, data: bytes) -> dict[str, Any]:
     return raw
 
 
-def _open(path: str, flags: int) -> int:
-    """Open without waiting for the other end of a pipe."""
-    return os.open(path, flags | os.O_NONBLOCK)
-
-
 def _distrust(path: Path, status: os.stat_result) -> Iterator[NotReadyError]:
     """Why the file cannot be trusted: who can write it can send all traffic to themselves."""
-    if status.st_uid not in {ROOT, os.geteuid()}:
+    if not files.is_owned(status):
         yield NotReadyError(
             f"{path}: belongs to user {status.st_uid}, who could send all traffic elsewhere",
             f"chown root {quote(f'{path}')}",
@@ -103,11 +80,8 @@ def _distrust(path: Path, status: os.stat_result) -> Iterator[NotReadyError]:
             f"{path}: {who} may write it, and could send all traffic elsewhere",
             f"chmod go-w {quote(f'{path}')}",
         )
-    for parent in dict.fromkeys((path.absolute().parent, path.resolve().parent)):
-        mode = parent.stat().st_mode
-        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-            yield NotReadyError(
-                f"{path}: everybody may replace it in {parent}, and could send all traffic "
-                "elsewhere",
-                f"chmod o-w {quote(f'{parent}')}",
-            )
+    for parent in files.open_directories(path):
+        yield NotReadyError(
+            f"{path}: everybody may replace it in {parent}, and could send all traffic elsewhere",
+            f"chmod o-w {quote(f'{parent}')}",
+        )

@@ -19,6 +19,7 @@ _KEYS: Final = (
     ("--nat-ports", "nat-ports"),
     ("--max-flows", "max-flows"),
     ("--max-client-flows", "max-client-flows"),
+    ("--secret", "secret"),
     ("--allow-remote", "allow-remote = true"),
 )
 """Options that the rules of a request speak of, and the keys that are called so."""

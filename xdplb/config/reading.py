@@ -17,7 +17,7 @@ from xdplb.config.problems import item
 from xdplb.errors import InvalidValueError
 from xdplb.listen import Listen, parse_place
 from xdplb.model import ALL_PORTS, Backend, BackendState, PortRange, Protocol, Timeouts
-from xdplb.parsing import parse_address, parse_ports, parse_reservation
+from xdplb.parsing import parse_address, parse_path, parse_ports, parse_reservation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -89,6 +89,7 @@ def _balancer(table: tables.BalancerTable | None) -> dict[str, Any]:
         "max_client_flows": table.max_client_flows,
         "nat_ports": _ports(table.nat_ports),
         "vlan": table.vlan,
+        "secret": None if table.secret is None else parse_path(table.secret),
     }
 
 

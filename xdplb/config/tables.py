@@ -15,6 +15,7 @@ from xdplb.config.shapes import (
     Client,
     ClientFlows,
     Count,
+    FilePath,
     Flows,
     Host,
     HostName,
@@ -59,6 +60,9 @@ class BalancerTable(Table):
         nat_ports: Ports that flows may get toward the backends; left out for all that the host
             does not use by itself.
         vlan: Tagged frames are balanced, too.
+        secret: The file that the keys of the hash come of, the same on each balancer that is to
+            choose the same backends and NAT ports; nobody but its owner may read it. Left out for
+            what runs, or keys of its own.
     """
 
     interfaces: Annotated[list[Interface], Meta(min_length=1)]
@@ -67,6 +71,7 @@ class BalancerTable(Table):
     max_client_flows: ClientFlows | None = None
     nat_ports: list[Port | PortsText] = field(default_factory=list)
     vlan: bool = True
+    secret: FilePath | None = None
 
 
 class BackendTable(Table):

@@ -38,6 +38,7 @@ def dump(request: Request) -> str:
             max_client_flows=request.max_client_flows,
             nat_ports=_ports(request.nat_ports),
             vlan=request.vlan,
+            secret=None if request.secret is None else f"{request.secret}",
         ),
         service=[_service(group) for group in groups],
     )
