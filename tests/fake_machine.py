@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from xdplb.errors import XdplbError
     from xdplb.listing import FlowName
-    from xdplb.machine import Tap
+    from xdplb.machine import Follower, Tap
     from xdplb.model import Address
     from xdplb.plan import Plan
     from xdplb.state import Restore, State
@@ -68,6 +68,16 @@ def service(
     )
 
 
+class Unchanging:
+    """Flows that never change, of which there are none."""
+
+    def changes(
+        self, running: Running, interfaces: Sequence[str], interval: float
+    ) -> Iterator[Saved]:
+        del running, interfaces, interval
+        return iter(())
+
+
 class FakeMachine:
     """``xdplb.machine.Machine`` in memory. ``fail`` says which step raises what."""
 
@@ -87,6 +97,11 @@ class FakeMachine:
         self.saved = Saved(0.0, (), (), ())
         self.given: list[tuple[Running, tuple[str, ...], Saved, Mapping[int, Attached]]] = []
         """What flows were restored: where, over which interfaces, and what was attached then."""
+        self.ruled: list[bool] = []
+        """Whether they came from a peer, whose word counts."""
+        self.follower: Follower = Unchanging()
+        self.maps: dict[int, list[int]] = {}
+        """The numbers of the maps of programs."""
         self.taps: list[Tap] = []
         self.left_of_trace: float | None = None
         self.asked: list[Question] = []
@@ -261,8 +276,7 @@ class FakeMachine:
             del self.programs[ifindex]
 
     def map_ids(self, program_id: int) -> list[int]:
-        del program_id
-        return []
+        return self.maps.get(program_id, [])
 
     def await_freed(self, map_ids: Sequence[int]) -> None:
         del map_ids
@@ -333,8 +347,16 @@ class FakeMachine:
     def list_flows(self, running: Running, interfaces: Sequence[str]) -> Saved:
         return self.save_flows(running, interfaces)
 
-    def restore_flows(self, running: Running, interfaces: Sequence[str], saved: Saved) -> Restored:
+    def follow_flows(self, running: Running) -> AbstractContextManager[Follower]:
+        self._step("follow_flows")
+        del running
+        return nullcontext(self.follower)
+
+    def restore_flows(
+        self, running: Running, interfaces: Sequence[str], saved: Saved, *, rules: bool = False
+    ) -> Restored:
         self._step("restore_flows")
+        self.ruled.append(rules)
         self.given.append((running, tuple(interfaces), saved, dict(self.programs)))
         return Restored(saved.count, Counter({Skip.TIMED_OUT: 1}) if saved.count else Counter())
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from xdplb import live, tracing
+from xdplb import live, streaming, tracing
 from xdplb.errors import BusyError, NotReadyError
 from xdplb.explaining import dialled, explain
 from xdplb.facts import Found, Running, only
@@ -238,6 +238,27 @@ class Balancer:
             return self._machine.restore_flows(
                 running, interface_names(self._machine, running.state), saved
             )
+
+    def follow(self, interval: float, interface: str | None = None) -> Iterator[tuple[Saved, bool]]:
+        """All flows of a balancer, and then what changes; see ``streaming.follow``.
+
+        Args:
+            interval: Seconds from one set of changes to the next.
+            interface: One that it sits on; None where there is only one balancer.
+
+        Raises:
+            NotReadyError: There is none, or no telling which.
+        """
+        self._machine.require_privileges()
+        return streaming.follow(self._machine, self._only(interface), interval)
+
+    def standby(self, interface: str | None = None) -> streaming.Standby:
+        """A balancer that takes what another one tells it; see ``streaming.Standby``.
+
+        Args:
+            interface: One that it sits on; None where there is only one balancer.
+        """
+        return streaming.Standby(self._machine, lambda: self.changing(interface))
 
     def add_backend(
         self, backend: Backend, interface: str | None = None, service: str | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from xdplb.facts import (
@@ -31,6 +31,15 @@ if TYPE_CHECKING:
     from xdplb.saved import Restored, Saved
     from xdplb.state import Restore, State
     from xdplb.wire import BackendRecord, StatsRecord
+
+
+class Follower(Protocol):
+    """The flows of a balancer as they change. ``xdplb.kernel.following`` has the real one."""
+
+    def changes(
+        self, running: Running, interfaces: Sequence[str], interval: float
+    ) -> Iterator[Saved]:
+        """All that is new since it was asked last, in sets."""
 
 
 class Tap(Protocol):
@@ -203,5 +212,10 @@ class Machine(Protocol):
     def list_flows(self, running: Running, interfaces: Sequence[str]) -> Saved:
         """The same, and reservations that have had a packet: to be shown, not for a file."""
 
-    def restore_flows(self, running: Running, interfaces: Sequence[str], saved: Saved) -> Restored:
-        """Give saved flows to a balancer, attached or not."""
+    def follow_flows(self, running: Running) -> AbstractContextManager[Follower]:
+        """The flows of a balancer as they change."""
+
+    def restore_flows(
+        self, running: Running, interfaces: Sequence[str], saved: Saved, *, rules: bool = False
+    ) -> Restored:
+        """Give saved flows to a balancer, attached or not; what is there stays, or they rule."""

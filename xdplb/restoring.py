@@ -7,8 +7,10 @@ interface is found by its name, or is the only one.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from xdplb import wire
@@ -16,19 +18,21 @@ from xdplb.errors import InvalidValueError
 from xdplb.ports import NatPool
 from xdplb.saved import FLOW, Lane, Skip
 from xdplb.saving import STATE_NAMES, STATES, idle_ticks, side_of
+from xdplb.stream import ENDED
 from xdplb.wire import BackendCode, FlowCode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from xdplb.facts import Running
+    from xdplb.model import PortRange
     from xdplb.saved import Part, Saved
-    from xdplb.state import Side, State
+    from xdplb.state import Side
     from xdplb.wire import BackendRecord
 
 _NS_PER_MS: Final = 10**6
 _MS_PER_S: Final = 1000
-_IDENTITY: Final = 0xFF00FFFF00000000
+IDENTITY: Final = 0xFF00FFFF00000000
 """Backend and generation in an owner word."""
 
 
@@ -72,10 +76,19 @@ class Batch:
     values: list[bytes] = field(default_factory=list)
     clients: list[bytes] = field(default_factory=list)
 
+    def take(self, other: Batch, at: int) -> None:
+        """Add a flow of another batch."""
+        self.indexes.append(other.indexes[at])
+        self.owners.append(other.owners[at])
+        self.flows.append(other.flows[at])
+        self.keys.append(other.keys[at])
+        self.values.append(other.values[at])
+        self.clients.append(other.clients[at])
+
 
 def claimed(owner: int, now: int) -> int:
     """The word of a record that is being filled in, and will have ``owner``."""
-    return owner & _IDENTITY | FlowCode.CLAIMED << 48 | now & 0xFFFFFFFF
+    return owner & IDENTITY | FlowCode.CLAIMED << 48 | now & 0xFFFFFFFF
 
 
 class Moment(NamedTuple):
@@ -93,13 +106,15 @@ class Moment(NamedTuple):
 class Destination:
     """Where the flows of one IP version are to go."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what is restored, and where and when
         self,
         running: Running,
         interfaces: Sequence[str],
         saved: Saved,
         part: Part,
         moment: Moment,
+        *,
+        rules: bool = False,
     ) -> None:
         """Look at the balancer, and at what has been saved.
 
@@ -109,6 +124,7 @@ class Destination:
             saved: The file.
             part: Of the file, the flows.
             moment: When it is.
+            rules: The flows are a peer's, which says also which have ended; those become FREE.
 
         Raises:
             InvalidValueError: The file has states of flows that nobody knows here.
@@ -119,9 +135,9 @@ class Destination:
         self._records = records = running.records[part.version]
         self._away_ms = max(round(moment.away_s * _MS_PER_S), 0)
         self._now = moment.now
-        self._codes = _codes(saved.states)
+        self._codes = _codes(saved.states, rules=rules)
         self._slots = _slots(saved.interfaces, interfaces)
-        self._ports = _offsets(state)
+        self._ports = _offsets(state.nat_ports)
         self._numbers = _numbers(side, records)
         self._limits = idle_ticks(side)
         self._spots: dict[tuple[int, bytes], _Spot | Skip] = {}
@@ -211,18 +227,21 @@ class Destination:
             number=number,
             value=wire.ClientValue(0, place).pack()[2:],
             limits=[
-                self._limits[number << 8 | code] * wire.TICK_NS / _NS_PER_MS for code in self._codes
+                self._limits.get(number << 8 | code, math.inf) * wire.TICK_NS / _NS_PER_MS
+                for code in self._codes
             ],
         )
 
 
-def _codes(names: Sequence[str]) -> list[FlowCode]:
-    """The states with these names.
+def _codes(names: Sequence[str], *, rules: bool) -> list[FlowCode]:
+    """The states with these names; a peer's flows can be in one more.
 
     Raises:
         InvalidValueError: There is none of that name.
     """
     known = dict(zip(STATE_NAMES, STATES, strict=True))
+    if rules:
+        known[ENDED] = FlowCode.FREE
     unknown = [name for name in names if name not in known]
     if unknown:
         raise InvalidValueError(
@@ -239,13 +258,10 @@ def _slots(old: Sequence[str], new: Sequence[str]) -> list[int | None]:
     return [places.get(name, only) for name in old]
 
 
-def _offsets(state: State) -> dict[bytes, int]:
+@lru_cache(maxsize=1)
+def _offsets(ranges: tuple[PortRange, ...]) -> dict[bytes, int]:
     """The places of the NAT ports in the pool."""
-    ports = (
-        port
-        for item in NatPool(state.nat_ports).ranges
-        for port in range(item.first, item.last + 1)
-    )
+    ports = (port for item in NatPool(ranges).ranges for port in range(item.first, item.last + 1))
     return {wire.port_bytes(port): offset for offset, port in enumerate(ports)}
 
 

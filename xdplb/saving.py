@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from xdplb import wire
@@ -11,8 +12,9 @@ from xdplb.saved import FLOW, MAX_IDLE_MS, Lane
 from xdplb.wire import BackendCode, FlowCode
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from xdplb.model import PortRange
     from xdplb.state import Side, State
     from xdplb.wire import BackendRecord
 
@@ -114,22 +116,23 @@ def origin(state: State, side: Side, records: Sequence[BackendRecord]) -> Origin
         version=side.version,
         lanes=tuple(lanes),
         ways=ways,
-        ports=_ports(state),
+        ports=_ports(state.nat_ports),
         limits=idle_ticks(side),
         interfaces=len(state.interfaces),
     )
 
 
-def _ports(state: State) -> list[bytes]:
+@lru_cache(maxsize=1)
+def _ports(ranges: tuple[PortRange, ...]) -> list[bytes]:
     return [
         wire.port_bytes(port)
-        for item in NatPool(state.nat_ports).ranges
+        for item in NatPool(ranges).ranges
         for port in range(item.first, item.last + 1)
     ]
 
 
 def pick(
-    data: bytes, first: int, origin: Origin, now: int, codes: Sequence[FlowCode] = STATES
+    data: bytes, indexes: Iterable[int], origin: Origin, now: int, states: Mapping[int, int]
 ) -> bytes:
     """Choose the flows that have not timed out, and pack them as in a file.
 
@@ -138,20 +141,20 @@ def pick(
 
     Args:
         data: Records of ``reverse_lookup``, whole.
-        first: The index of the first one.
+        indexes: Theirs.
         origin: What they mean.
         now: The time in ticks.
-        codes: The states that are meant; reservations only if they have had a packet.
+        states: Those that are meant, each with its place in the description; reservations only if
+            they have had a packet.
     """
     newest = now + wire.AHEAD_TICKS
     pack = FLOW[origin.version].pack
-    states = {int(code): place for place, code in enumerate(codes)}
     ways, ports, interfaces = origin.ways, origin.ports, origin.interfaces
     reserved = {limit >> 8 << 8 | FlowCode.RESERVED: _NEVER for limit in origin.limits}
     limits = {**origin.limits, **reserved}
     found = []
     unpack = wire.LAYOUTS[origin.version]["flow"].iter_unpack
-    for index, flow in enumerate(unpack(data), first):
+    for index, flow in zip(indexes, unpack(data), strict=False):
         owner, mac, interface, service, tags, client, client_port, service_port = flow
         code = owner >> 48 & 0xFF
         if code not in states:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+import os
+import signal
+import subprocess
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from lab import SERVICE, Lab
+from lab import SERVICE, XDPLB, Lab, wait_for
 
 if TYPE_CHECKING:
     import socket
@@ -14,6 +19,7 @@ if TYPE_CHECKING:
 
 SECRET = "0123456789abcdef"
 HOSTS = ("172.11.0.20", "172.11.0.21")
+OPTIONS = ("--hash", "5-tuple", "--port", "53-54")
 NAT = ("172.11.0.2", "172.11.0.3")
 """What the two balancers speak from."""
 
@@ -56,6 +62,10 @@ class Clients:
     def ways(self) -> list[tuple[str, str, int]]:
         """Which server each client gets, and whom that sees."""
         return [self._way(client) for client in self._clients]
+
+    def ways_to(self, host: str) -> None:
+        """Let each ask, and be answered by one server."""
+        assert {way[0] for way in self.ways()} == {host}
 
     def _way(self, client: socket.socket) -> tuple[str, str, int]:
         client.sendto(b"question", (SERVICE, 53))
@@ -105,3 +115,166 @@ def test_a_balancer_does_not_take_another_secret_while_it_runs(
     assert "restored: 40 of 40 flows\n" in done.stdout
     assert lab.status()["secret"] == f"{new}"
     assert clients.ways() == before
+
+
+# Flows as they change
+
+
+class Stream:
+    """``save --follow - | restore --follow -`` from one lab to another."""
+
+    def __init__(self, lab: Lab, standby: Lab, *options: str) -> None:
+        self.sends = self._start(lab, "save", *options, stdin=subprocess.DEVNULL)
+        self.takes = self._start(standby, "restore", stdin=self.sends.stdout)
+        assert self.sends.stdout is not None
+        self.sends.stdout.close()
+        assert self.said(self.takes).startswith("following: ")
+
+    @staticmethod
+    def _start(lab: Lab, command: str, *options: str, stdin: Any) -> subprocess.Popen[str]:
+        words = (f"{XDPLB}", "--netns", lab.balancer, command, "--follow", *options, "-")
+        pipe = subprocess.PIPE
+        return subprocess.Popen(words, stdin=stdin, stdout=pipe, stderr=pipe, text=True)
+
+    @staticmethod
+    def said(child: subprocess.Popen[str]) -> str:
+        """The next line that one end says to a person."""
+        assert child.stderr is not None
+        return child.stderr.readline()
+
+    def ended(self) -> tuple[tuple[int, str], tuple[int, str]]:
+        """How both ends have ended, without being told to: exit code, and what they said then."""
+        codes = [child.wait(20) for child in (self.sends, self.takes)]
+        texts = [child.stderr.read() for child in (self.sends, self.takes) if child.stderr]
+        sent, taken = zip(codes, texts, strict=True)
+        return sent, taken
+
+    def close(self) -> None:
+        for child in (self.sends, self.takes):
+            child.kill()
+            child.wait()
+            for stream in (child.stdout, child.stderr):
+                if stream is not None:
+                    stream.close()
+
+
+@contextmanager
+def streaming(lab: Lab, standby: Lab, *options: str) -> Iterator[Stream]:
+    """A stream that is on."""
+    made = Stream(lab, standby, *options)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def flows(lab: Lab) -> dict[tuple[str, int], tuple[object, ...]]:
+    """The flows of a balancer: backend, NAT port and state of each client's."""
+    found = json.loads(lab.xdplb("flows", "--json", "--limit", "1000").stdout)["flows"]
+    return {
+        (item["client"]["address"], item["client"]["port"]): (
+            item["backend"]["address"],
+            item["nat"]["port"],
+            item["state"],
+        )
+        for item in found
+    }
+
+
+def pair(labs: tuple[Lab, Lab]) -> tuple[Lab, Lab, Clients]:
+    """Two balancers that run, and clients of the first one, each with a flow."""
+    lab, standby = labs
+    for one in labs:
+        one.up(*OPTIONS)
+    clients = Clients(lab)
+    clients.ways()
+    return lab, standby, clients
+
+
+def test_the_other_one_has_the_flows_from_the_beginning_and_as_they_change(
+    labs: tuple[Lab, Lab],
+) -> None:
+    lab, standby, clients = pair(labs)
+    with streaming(lab, standby, "--interval", "0.1"):
+        assert len(flows(lab)) == 40
+        assert flows(standby) == flows(lab)
+        late = lab.socket("172.11.0.22", 7000)
+        late.sendto(b"nobody answers", (SERVICE, 54))
+        wait_for(lambda: flows(standby) == flows(lab))
+        assert flows(standby)["172.11.0.22", 7000][2] == "unreplied"
+        lab.xdplb("flows", "kill", "--client", "172.11.0.23")
+        assert len(flows(lab)) == 31
+        wait_for(lambda: flows(standby) == flows(lab))
+        for one in labs:
+            one.xdplb("backend", "remove", HOSTS[0])
+        clients.ways_to(HOSTS[1])
+        wait_for(lambda: flows(standby) == flows(lab))
+
+
+def test_what_the_other_one_had_makes_room(labs: tuple[Lab, Lab]) -> None:
+    lab, standby, _ = pair(labs)
+    Clients(standby).ways()
+    before = flows(standby)
+    assert before.keys() == flows(lab).keys()
+    assert before != flows(lab), "each has keys of its own"
+    with streaming(lab, standby):
+        assert flows(standby) == flows(lab)
+
+
+def test_a_stream_follows_a_balancer_that_is_changed_and_ends_with_it(
+    labs: tuple[Lab, Lab],
+) -> None:
+    lab, standby, clients = pair(labs)
+    with streaming(lab, standby, "--interval", "0.1") as stream:
+        for one in labs:
+            one.up(*OPTIONS, "--hash", "src", "--no-vlan")
+        lab.socket("172.11.0.24", 7001).sendto(b"a new flow", (SERVICE, 53))
+        wait_for(lambda: ("172.11.0.24", 7001) in flows(standby))
+        assert len(flows(standby)) == 41
+        lab.xdplb("down")
+        sent, taken = stream.ended()
+    assert sent[0] == 0
+    assert "the stream has ended: the balancer has gone" in sent[1]
+    assert taken == (0, "")
+    assert len(flows(standby)) == 41
+    assert clients is not None
+
+
+def test_both_ends_end_when_the_other_balancer_goes(labs: tuple[Lab, Lab]) -> None:
+    lab, standby, _ = pair(labs)
+    with streaming(lab, standby, "--interval", "0.1") as stream:
+        standby.xdplb("down")
+        sent, taken = stream.ended()
+    assert sent[0] == 0
+    assert "the stream has ended: nobody reads it any more" in sent[1]
+    assert taken[0] == 3
+    assert "no balancer is up" in taken[1]
+
+
+def test_a_balancer_that_is_started_anew_wants_a_stream_from_the_beginning(
+    labs: tuple[Lab, Lab],
+) -> None:
+    lab, standby, _ = pair(labs)
+    with streaming(lab, standby, "--interval", "2") as stream:
+        standby.xdplb("down")
+        standby.up(*OPTIONS)
+        _, taken = stream.ended()
+    assert taken[0] == 3
+    assert "started anew meanwhile" in taken[1]
+    with streaming(lab, standby):
+        assert flows(standby) == flows(lab)
+
+
+@pytest.mark.parametrize("which", ["sends", "takes"])
+def test_a_signal_ends_either_end_and_the_other_one_follows(
+    labs: tuple[Lab, Lab], which: str
+) -> None:
+    lab, standby, clients = pair(labs)
+    with streaming(lab, standby, "--interval", "0.1") as stream:
+        told = stream.sends if which == "sends" else stream.takes
+        os.kill(told.pid, signal.SIGTERM)
+        sent, taken = stream.ended()
+    assert (sent[0], taken[0]) == ((143, 0) if which == "sends" else (0, 143))
+    assert "Traceback" not in sent[1] + taken[1]
+    assert flows(standby) == flows(lab)
+    assert clients.ways()

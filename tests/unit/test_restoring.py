@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from ipaddress import ip_address
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from xdplb.request import Service
 
 NOW = 1_000_000
+PLACES = {int(code): place for place, code in enumerate(STATES)}
 A, B, N1, N2 = "192.0.2.1", "192.0.2.2", "192.0.2.101", "192.0.2.102"
 TEN, ELEVEN = "192.0.2.10", "192.0.2.11"
 MAC = bytes.fromhex("020000000022")
@@ -62,8 +64,8 @@ def saved_of(on: Running, *flows: tuple[int, FlowRecord], now: int = NOW) -> Sav
         data[index * size : (index + 1) * size] = flow.pack()
     meaning = origin(on.state, side, on.records[side.version])
     half = on.state.capacity // 2
-    first = pick(bytes(data[: half * size]), 0, meaning, now)
-    second = pick(bytes(data[half * size :]), half, meaning, now)
+    first = pick(bytes(data[: half * size]), count(), meaning, now, PLACES)
+    second = pick(bytes(data[half * size :]), count(half), meaning, now, PLACES)
     part = Part(side.version, meaning.lanes, memoryview(first + second))
     names = tuple(item.name for item in on.state.interfaces)
     return Saved(0.0, (*names, ""), STATE_NAMES, (part,))

@@ -19,13 +19,15 @@ from __future__ import annotations
 
 import errno
 from contextlib import contextmanager
+from itertools import count
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from xdplb import wire
 from xdplb.kernel import clock, libbpf
 from xdplb.kernel.memory import WRITE, mapped
 from xdplb.kernel.newcomers import Newcomers
-from xdplb.restoring import Destination, claimed, is_free
+from xdplb.ports import NatPool
+from xdplb.restoring import IDENTITY, Batch, Destination, claimed, is_free
 from xdplb.saved import Part, Skip
 from xdplb.saving import STATES, idle_ticks, origin, pick, side_of
 from xdplb.sketch import ROWS, counter_places, is_counted
@@ -37,12 +39,13 @@ if TYPE_CHECKING:
 
     from xdplb.facts import Running
     from xdplb.kernel.program import Maps
-    from xdplb.restoring import Batch
 
 _CHUNK: Final = 1 << 13
 _WORD: Final = wire.U64.size
 _AT_SERVICE: Final = 15
-"""Where the number of the service lies in a record."""
+_AT_CLIENT: Final = 24
+"""Where the number of the service lies in a record, and where begins who it is of."""
+_NEWER: Final = 1 << 31
 
 
 @contextmanager
@@ -72,16 +75,23 @@ def read(maps: Maps, running: Running, now: int, codes: Sequence[FlowCode] = STA
     state, version = running.state, maps.version
     meaning = origin(state, side_of(state, version), running.records[version])
     size = wire.SIZES[version]["flow"]
+    states = {int(code): place for place, code in enumerate(codes)}
     flows = bytearray()
     with mapped(maps["reverse_lookup"], state.capacity * size) as records:
         for first in range(0, state.capacity, _CHUNK):
             copied = records[first * size : (first + _CHUNK) * size].tobytes()
-            flows += pick(copied, first, meaning, now, codes)
+            flows += pick(copied, count(first), meaning, now, states)
     return Part(version, meaning.lanes, memoryview(flows))
 
 
-def write(
-    maps: Maps, running: Running, destination: Destination, count: int, *, is_attached: bool
+def write(  # noqa: PLR0913 - what is written, where, and how
+    maps: Maps,
+    running: Running,
+    destination: Destination,
+    flows: int,
+    *,
+    is_attached: bool,
+    rules: bool = False,
 ) -> None:
     """Restore flows of one IP version; those that cannot be are counted in the destination.
 
@@ -89,8 +99,9 @@ def write(
         maps: Of the balancer.
         running: What it knows of itself.
         destination: Where the flows go.
-        count: How many there are.
+        flows: How many there are.
         is_attached: The balancer may have flows, and more may come meanwhile.
+        rules: They are a peer's, whose word counts; else what is there stays.
     """
     state, version = running.state, maps.version
     size = state.capacity * wire.SIZES[version]["flow"]
@@ -99,9 +110,10 @@ def write(
         records.cast("Q") as words,
         _counters(maps) as counts,
     ):
-        newcomers = Newcomers(maps["client_port"], count, is_shared=is_attached)
-        table = _Table(maps, running, newcomers, _Memory(records, words, counts))
-        for first in range(0, count, _CHUNK):
+        newcomers = Newcomers(maps["client_port"], flows, is_shared=is_attached)
+        kind = _RuledTable if rules else _Table
+        table = kind(maps, running, newcomers, _Memory(records, words, counts))
+        for first in range(0, flows, _CHUNK):
             now = clock.ticks()
             table.add(destination.place(first, _CHUNK, now), destination.skipped, now)
 
@@ -133,14 +145,8 @@ class _Table:
         self._records, self._words, self._counts = memory
         self._size = wire.SIZES[version]["flow"]
         self._limits = idle_ticks(self._side)
-        self._ports = {
-            port: offset
-            for offset, port in enumerate(
-                port for item in state.nat_ports for port in range(item.first, item.last + 1)
-            )
-        }
-        pool = len(self._ports)
-        self._is_counted = is_counted(state.max_client_flows, pool)
+        self._pool = NatPool(state.nat_ports)
+        self._is_counted = is_counted(state.max_client_flows, self._pool.size)
         self._hash = (version, state.hash_keys, len(memory.counts) // 2 // ROWS)
         self._mine = bytearray(state.capacity)
 
@@ -164,11 +170,11 @@ class _Table:
         gone = {mine[number]: code for number, code in refused.items()}
         self._publish(batch, [at for at in mine if at not in gone])
         for at, code in gone.items():
-            if code == errno.EEXIST and self._supersedes(batch, at):
-                self._publish(batch, [at])
-            else:
+            if code != errno.EEXIST:
                 self._words[indexes[at] * (size // _WORD)] = 0
-            skipped[Skip.CLIENT_KNOWN if code == errno.EEXIST else Skip.NO_ROOM] += 1
+                skipped[Skip.NO_ROOM] += 1
+            elif not self._meets(batch, at):
+                skipped[Skip.CLIENT_KNOWN] += 1
 
     def _claim(self, batch: Batch, now: int) -> list[int]:
         """Claim the records of a batch that are free; returns which of its flows have one now."""
@@ -178,13 +184,31 @@ class _Table:
             found = words[index * stride]
             if found:
                 service = self._records[index * self._size + _AT_SERVICE]
-                if not is_free(found, service, self._limits, now):
+                if not self._may_take(found, service, now):
                     continue
             words[index * stride] = claimed(batch.owners[at], now)
             if found:
                 self._forget(index, found)
             mine.append(at)
         return mine
+
+    def _may_take(self, found: int, service: int, now: int) -> bool:
+        """Whether a record may be given to a restored flow.
+
+        Args:
+            found: Its owner word.
+            service: The number of its service.
+            now: The time in ticks.
+        """
+        return is_free(found, service, self._limits, now)
+
+    def _meets(self, batch: Batch, at: int) -> bool:
+        """Decide between a flow and another one of its client; whether none of them is lost."""
+        if self._supersedes(batch, at):
+            self._publish(batch, [at])
+        else:
+            self._words[batch.indexes[at] * (self._size // _WORD)] = 0
+        return False
 
     def _supersedes(self, batch: Batch, at: int) -> bool:
         """Give a flow the index entry that its client has, if that is of an older saved flow.
@@ -198,7 +222,7 @@ class _Table:
             return False
         word = other * (self._size // _WORD)
         newer = batch.owners[at] - self._words[word] & 0xFFFFFFFF
-        if not 0 < newer < 1 << 31:
+        if not 0 < newer < _NEWER:
             return False
         libbpf.update(self._maps["client_port"], key, batch.values[at])
         self._words[word] = 0
@@ -224,7 +248,7 @@ class _Table:
 
     def _place(self, value: ClientValue) -> int | None:
         """The record that an index entry leads to."""
-        offset = self._ports.get(value.nat_port)
+        offset = self._pool.offset(value.nat_port)
         if offset is None or value.backend >= len(self._backends):
             return None
         return self._backends[value.backend].slot_first + offset
@@ -248,3 +272,75 @@ class _Table:
             for place in places:
                 value = counts[2 * place] + more
                 counts[2 * place] = max(value, 0)
+
+
+class _RuledTable(_Table):
+    """The flow table of a balancer that stands by for another one, whose word counts.
+
+    Flows that are there already are renewed, those that are in the way or have ended are let go.
+    A reservation stays: it is of the options, and not of the peer.
+    """
+
+    def add(self, batch: Batch, skipped: Counter[Skip], now: int) -> None:
+        """The same; but for flows that are there, or have ended, only what is new of them."""
+        new = Batch()
+        for at, owner in enumerate(batch.owners):
+            is_there = self._is_there(batch, at)
+            if owner >> 48 & 0xFF == FlowCode.FREE:
+                if is_there:
+                    self._end(batch.indexes[at], claimed(owner, now))
+            elif is_there:
+                self._renew(batch, at)
+            else:
+                new.take(batch, at)
+        super().add(new, skipped, now)
+
+    def _may_take(self, found: int, service: int, now: int) -> bool:
+        del service, now
+        return found >> 48 & 0xFF not in {FlowCode.CLAIMED, FlowCode.RESERVED}
+
+    def _meets(self, batch: Batch, at: int) -> bool:
+        """Let the client have this flow, and not the one that it had."""
+        key, value = batch.keys[at], batch.values[at]
+        known = libbpf.lookup(self._maps["client_port"], key, len(value))
+        other = None if known is None else self._place(ClientValue.unpack(known))
+        if other is not None and self._is_client(batch, at, other):
+            self._end(other, claimed(batch.owners[at], batch.owners[at]))
+        libbpf.update(self._maps["client_port"], key, value)
+        self._publish(batch, [at])
+        return True
+
+    def _is_there(self, batch: Batch, at: int) -> bool:
+        """Whether a flow's record is that flow's."""
+        index = batch.indexes[at]
+        found = self._words[index * (self._size // _WORD)]
+        return (found ^ batch.owners[at]) & IDENTITY == 0 and self._is_client(batch, at, index)
+
+    def _is_client(self, batch: Batch, at: int, index: int) -> bool:
+        """Whether a record is of a flow of this client to this port, toward whatever backend."""
+        size, flow = self._size, batch.flows[at]
+        record = self._records[index * size : (index + 1) * size].tobytes()
+        code = self._words[index * (size // _WORD)] >> 48 & 0xFF
+        return (
+            code not in {FlowCode.FREE, FlowCode.CLAIMED, FlowCode.RESERVED}
+            and record[_AT_SERVICE] == flow[_AT_SERVICE]
+            and record[_AT_CLIENT:] == flow[_AT_CLIENT:]
+        )
+
+    def _renew(self, batch: Batch, at: int) -> None:
+        """Let a flow be as the peer says; but a packet that it has had here is not forgotten."""
+        index, owner, size = batch.indexes[at], batch.owners[at], self._size
+        found = self._words[index * (size // _WORD)]
+        start = index * size
+        self._records[start + _WORD : start + _AT_CLIENT] = batch.flows[at][_WORD:_AT_CLIENT]
+        if owner - found & 0xFFFFFFFF >= _NEWER:
+            owner = owner & ~0xFFFFFFFF | found & 0xFFFFFFFF
+        self._words[index * (size // _WORD)] = owner
+
+    def _end(self, index: int, claim: int) -> None:
+        """End the flow of a record, which is claimed with a word meanwhile."""
+        word = index * (self._size // _WORD)
+        found = self._words[word]
+        self._words[word] = claim
+        self._forget(index, found)
+        self._words[word] = 0

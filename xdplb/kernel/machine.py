@@ -30,6 +30,7 @@ from xdplb.kernel import (
 )
 from xdplb.kernel.closing import Closing
 from xdplb.kernel.compiler import Compiler, ObjectCode
+from xdplb.kernel.following import Follower
 from xdplb.kernel.tap import Tap
 from xdplb.listing import FlowName
 from xdplb.model import Clients, Endpoint
@@ -494,28 +495,37 @@ class Machine(Closing):
         names = tuple(code.name.lower() for code in codes)
         return Saved(at, (*interfaces, ""), names, tuple(parts))
 
-    def restore_flows(self, running: Running, interfaces: Sequence[str], saved: Saved) -> Restored:
+    def follow_flows(self, running: Running) -> Follower:
+        """The flows of a balancer as they change; see ``xdplb.kernel.following``."""
+        with self._maps(running.program_id) as every:
+            return Follower(every, running)
+
+    def restore_flows(
+        self, running: Running, interfaces: Sequence[str], saved: Saved, *, rules: bool = False
+    ) -> Restored:
         """Give saved flows to a balancer, attached or not; see ``xdplb.kernel.carry``.
 
         Args:
             running: The balancer.
             interfaces: What its interfaces are called now.
             saved: What was saved.
+            rules: It was right now, by another one whose word counts.
         """
-        moment = Moment(clock.ticks(), time.time() - saved.at)
+        moment = Moment(clock.ticks(), 0.0 if rules else time.time() - saved.at)
         restored = Restored(saved.count)
         with self._maps(running.program_id) as every:
             for part in saved.parts:
                 if part.version not in running.records:
                     restored.skipped[Skip.VERSION] += part.count
                     continue
-                destination = Destination(running, interfaces, saved, part, moment)
+                destination = Destination(running, interfaces, saved, part, moment, rules=rules)
                 carry.write(
                     every.of(part.version),
                     running,
                     destination,
                     part.count,
                     is_attached=self._is_attached(running),
+                    rules=rules,
                 )
                 restored.skipped.update(destination.skipped)
         return restored
