@@ -103,6 +103,14 @@
 #define NAT_PORTS(RANGE) RANGE(1024, 32767, 0) RANGE(61000, 65535, 31744)
 #endif
 
+/*
+ * MAC addresses that frames for the balancer may have beside the interface's own, MAC(word) for
+ * each: those that VRRP lets move from one machine to another (RFC 5798 7.3).
+ */
+#ifndef VIRTUAL_MACS
+#define VIRTUAL_MACS(MAC)
+#endif
+
 /* Some flows were reserved with `--client`. */
 #ifndef HAVE_RESERVATIONS
 #define HAVE_RESERVATIONS 0

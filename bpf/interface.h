@@ -23,6 +23,17 @@ static __always_inline struct interface *packet_interface(struct packet *pkt)
 	return NULL;
 }
 
+/* Is the frame of @pkt, which came in by @interface, for the balancer? */
+static __always_inline bool interface_is_meant(const struct packet *pkt,
+					       const struct interface *interface)
+{
+	u64 mac = mac_word(pkt->eth->destination);
+
+#define MAC(word) || mac == (word)
+	return mac == interface->mac VIRTUAL_MACS(MAC);
+#undef MAC
+}
+
 /*
  * Let @pkt leave by the interface in @slot. False where there is none. The only one has
  * the MAC address that the packet was sent to.

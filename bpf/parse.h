@@ -68,7 +68,7 @@ static __always_inline enum verdict parse_packet(struct packet *pkt)
 		return PASS_NOT_OURS;
 
 	interface = packet_interface(pkt);
-	if (!interface || mac_word(pkt->eth->destination) != interface->mac)
+	if (!interface || !interface_is_meant(pkt, interface))
 		return PASS_NOT_OURS;
 
 	header_length = payload.start - (void *)pkt->ip;

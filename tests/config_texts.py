@@ -28,6 +28,8 @@ GOOD = [
     LEAST + "nat-addresses = []\nclients = []\n",
     BALANCER + "nat-ports = [2000]\nmax-client-flows = 0\n" + SERVICE,
     BALANCER + 'secret = "/etc/xdplb/secret"\n' + SERVICE,
+    BALANCER + 'virtual-mac = "00:00:5E:00:01:35"\n' + SERVICE,
+    BALANCER + 'virtual-mac = ["00:00:5e:00:01:35", "00:00:5e:00:02:35"]\n' + SERVICE,
     LEAST + "[agent]\n",
     LEAST + '[agent]\nlisten = "127.0.0.1:9170"\n',
     LEAST + '[agent]\nlisten = "[2001:db8::1]:9170"\nallow-remote = true\n',
@@ -62,6 +64,13 @@ BAD_FOR_BOTH = [
         "balancer.max-client-flows",
         "-1 is not a whole number of at least 0",
         "write it like",
+    ),
+    (BALANCER + "virtual-mac = []\n" + SERVICE, "balancer.virtual-mac", "something in it", "5e"),
+    (
+        BALANCER + 'virtual-mac = "00:00:5e:00:01"\n' + SERVICE,
+        "balancer.virtual-mac",
+        "'00:00:5e:00:01' is not the MAC address of a host",
+        "write it like 00:00:5e:00:01:35",
     ),
     (BALANCER + "secret = 7\n" + SERVICE, "balancer.secret", "7 is not text", "/etc/xdplb/secret"),
     (

@@ -176,6 +176,11 @@ def _paths() -> st.SearchStrategy[Path]:
     return st.text().filter(str.isprintable).map(lambda text: Path("/" + text))
 
 
+def _macs() -> st.SearchStrategy[str]:
+    """MAC addresses of hosts."""
+    return st.integers(1, (1 << 40) - 1).map(lambda number: (b"\x02" + number.to_bytes(5)).hex(":"))
+
+
 @st.composite
 def requests(draw: st.DrawFn) -> Request:
     """A request whose services may be together, and are told apart by name."""
@@ -200,4 +205,5 @@ def requests(draw: st.DrawFn) -> Request:
         vlan=draw(st.booleans()),
         max_client_flows=draw(st.none() | st.integers(0, 1 << 28)),
         secret=draw(st.none() | _paths()),
+        virtual_mac=tuple(draw(st.lists(_macs(), max_size=2, unique=True))),
     )

@@ -22,6 +22,7 @@ from xdplb.parsing import (
     parse_address,
     parse_backend,
     parse_clients,
+    parse_mac,
     parse_ports,
     parse_reservation,
 )
@@ -80,6 +81,7 @@ class Balancer:
         on_down: str = OnDown.REHASH,
         vlan: bool = True,
         secret: str | None = None,
+        virtual_mac: Iterable[str] = (),
     ) -> Report:
         """Start it, or change it where it runs and keep its flows.
 
@@ -99,6 +101,7 @@ class Balancer:
             vlan: Balance frames with VLAN tags, too.
             secret: The file that the keys of the hash come of; None for what runs, or keys of its
                 own.
+            virtual_mac: MAC addresses that frames may have, too, beside the interface's own.
 
         Returns:
             What runs now, and what is still missing.
@@ -119,6 +122,7 @@ class Balancer:
             on_down=_kind(OnDown, on_down),
             vlan=vlan,
             secret=None if secret is None else Path(secret).absolute(),
+            virtual_mac=tuple(map(parse_mac, virtual_mac)),
         )
         with self._operations() as operations:
             return operations.up(request)

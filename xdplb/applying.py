@@ -128,6 +128,7 @@ def _frame(request: Request) -> tuple[object, ...]:
         request.vlan,
         request.max_client_flows,
         request.secret,
+        request.virtual_mac,
         frozenset(map(_outside, request.services)),
     )
 

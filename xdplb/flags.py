@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from xdplb.model import ALL_PORTS, IPV4, Mode, Protocol
 from xdplb.plan import HASH_NUMBERS, timeout_ticks
 from xdplb.selection import MAGLEV_SIZE
+from xdplb.wire import mac_to_word
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +43,7 @@ def flags(plan: Plan, *, shares_ports: bool) -> list[str]:
         "MAGLEV_SIZE": MAGLEV_SIZE,
         "NAT_PORTS(RANGE)": _pool(plan),
         "HAVE_VLAN": int(request.vlan),
+        **_virtual_macs(request.virtual_mac),
         "HAVE_RESERVATIONS": int(bool(plan.reserved)),
         "MAX_BACKENDS": plan.room,
         "CLIENT_LIMIT": plan.client_limit,
@@ -84,6 +86,12 @@ def _pool(plan: Plan) -> str:
         ranges.append(f"RANGE({item.first}, {item.last}, {start})")
         start += item.count
     return " ".join(ranges)
+
+
+def _virtual_macs(macs: Sequence[str]) -> dict[str, str]:
+    """What frames may be for beside the interface; without any, the program is as ever."""
+    words = (mac_to_word(bytes.fromhex(mac.replace(":", ""))) for mac in macs)
+    return {"VIRTUAL_MACS(MAC)": " ".join(f"MAC({word}ULL)" for word in words)} if macs else {}
 
 
 def words(address: Address) -> list[str]:

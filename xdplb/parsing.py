@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from xdplb.model import Address
 
 _BRACKETED: Final = re.compile(r"\[([^\]]*)\](?::(.*))?")
+_MAC: Final = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.IGNORECASE)
 _NUMBER: Final = re.compile(r"[0-9]{1,9}")
 
 
@@ -126,3 +127,15 @@ def parse_path(text: str) -> Path:
     if not text.startswith("/") or not text.isprintable():
         _refuse(text, "an absolute path", "write it like /etc/xdplb/secret")
     return Path(text)
+
+
+def parse_mac(text: str) -> str:
+    """The MAC address of one host, as it is written everywhere.
+
+    Raises:
+        InvalidValueError: It is none.
+    """
+    mac = text.lower()
+    if not _MAC.fullmatch(mac) or int(mac[:2], 16) & 1 or not int(mac.replace(":", ""), 16):
+        _refuse(text, "the MAC address of a host", "write it like 00:00:5e:00:01:35")
+    return mac

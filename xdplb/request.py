@@ -174,6 +174,7 @@ class Request:
             64 bits; 0 for no limit, None for half of the NAT ports of a backend.
         secret: The file that the keys of the hash come of, an absolute path; None for what runs, or
             keys of its own.
+        virtual_mac: MAC addresses that frames may have, too, beside the interface's own.
     """
 
     interfaces: tuple[str, ...]
@@ -184,6 +185,7 @@ class Request:
     vlan: bool = True
     max_client_flows: int | None = None
     secret: Path | None = None
+    virtual_mac: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant, before anything is touched.
@@ -196,6 +198,7 @@ class Request:
                 "nothing is to be balanced", "name an interface and a service with a backend"
             )
         _refuse_twice("interface", self.interfaces)
+        _refuse_twice("--virtual-mac", self.virtual_mac)
         refuse_overlap("--nat-ports", self.nat_ports)
         self._refuse_conflicts()
         if self.max_flows is not None and not 1 <= self.max_flows <= MAX_FLOWS_LIMIT:

@@ -541,6 +541,7 @@ def describe(
         vlan=request.vlan,
         max_client_flows=request.max_client_flows,
         secret=request.secret,
+        virtual_mac=request.virtual_mac,
         verdicts=verdicts(),
         restore=tuple(restore),
         flags=constants,

@@ -108,6 +108,7 @@ class State:
         capacity: How many flows each IP version has room for.
         max_client_flows: As in Request.
         secret: The file that ``hash_keys`` came of; None where they are its own.
+        virtual_mac: As in Request.
         flags: What the program was compiled with, by IP version.
     """
 
@@ -123,6 +124,7 @@ class State:
     restore: tuple[Restore, ...]
     flags: Mapping[int, Sequence[str]] = field(default_factory=dict)
     secret: Path | None = None
+    virtual_mac: tuple[str, ...] = ()
     version: str = __version__
 
     def side(self, version: int) -> Side | None:
@@ -151,6 +153,7 @@ class State:
             vlan=self.vlan,
             max_client_flows=self.max_client_flows,
             secret=self.secret,
+            virtual_mac=self.virtual_mac,
         )
 
     def to_bytes(self) -> bytes:
@@ -212,6 +215,7 @@ class State:
             restore=_restores(values),
             flags={int(number): tuple(items) for number, items in values["flags"].items()},
             secret=_path(values.get("secret")),
+            virtual_mac=tuple(values.get("virtual_mac", ())),
             version=values["version"],
         )
 

@@ -74,6 +74,7 @@ def test_everything_that_up_takes_reaches_the_balancer(machine: FakeMachine) -> 
         timeouts=timeouts,
         on_down="drop",
         vlan=False,
+        virtual_mac=["00:00:5E:00:01:35"],
     )
     assert [item.name for item in report.interfaces] == ["eth0", "eth1"]
     ((_, state),) = machine.loaded
@@ -81,6 +82,7 @@ def test_everything_that_up_takes_reaches_the_balancer(machine: FakeMachine) -> 
     assert (request.interfaces, request.mode) == (("eth0", "eth1"), Mode.GENERIC)
     assert (state.capacity, request.max_client_flows, request.vlan) == (10_000, 10, False)
     assert request.nat_ports == (PortRange(5000, 9000),)
+    assert request.virtual_mac == ("00:00:5e:00:01:35",)
     assert [item.protocol for item in request.services] == [Protocol.UDP, Protocol.TCP]
     service = request.services[0]
     assert service.address == ip_address("192.0.2.2")

@@ -49,6 +49,15 @@ def test_help_loads_nothing_that_takes_long() -> None:
         (["--max-flows", "0"], "out of range"),
         (["--max-client-flows", "-1"], "out of range"),
         (["--max-client-flows", "few"], "Invalid value"),
+        (["--virtual-mac", "eth0"], "'eth0' is not the MAC address of a host"),
+        (["--virtual-mac", "01:00:5e:00:00:12"], "is not the MAC address of a host"),
+        (["--virtual-mac", "00:00:00:00:00:00"], "is not the MAC address of a host"),
+        (["--virtual-mac", "02:00:00:00:00:1"], "is not the MAC address of a host"),
+        (["--virtual-mac", "02:0:0:0:0:1", "--virtual-mac", "x"], "write it like 00:00:5e:00:01:"),
+        (
+            ["--virtual-mac", "02:00:00:00:00:0A", "--virtual-mac", "02:00:00:00:00:0a"],
+            "--virtual-mac 02:00:00:00:00:0a is given twice",
+        ),
     ],
 )
 def test_a_bad_value_ends_with_2_and_a_reason(words: list[str], message: str) -> None:

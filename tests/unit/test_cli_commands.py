@@ -105,6 +105,12 @@ def asked(monkeypatch: pytest.MonkeyPatch, machine: FakeMachine) -> list[Request
         ((), "nat_ports", ()),
         (("--nat-ports", "2000-2999"), "nat_ports", (PortRange(2000, 2999),)),
         ((), "secret", None),
+        ((), "virtual_mac", ()),
+        (
+            ("--virtual-mac", "00:00:5E:00:01:35", "--virtual-mac", "00:00:5e:00:02:35"),
+            "virtual_mac",
+            ("00:00:5e:00:01:35", "00:00:5e:00:02:35"),
+        ),
         ((), "vlan", True),
         (("--no-vlan",), "vlan", False),
     ],

@@ -46,6 +46,10 @@ def _lines(old: Service, new: Service) -> list[str]:
         ({"max_flows": 1000}, ["~ balancer: max-flows default -> 1000"]),
         ({"max_client_flows": 0}, ["~ balancer: max-client-flows default -> 0"]),
         ({"secret": Path("/a")}, ["~ balancer: secret own -> /a"]),
+        (
+            {"virtual_mac": ("00:00:5e:00:01:35",)},
+            ["~ balancer: virtual-mac default -> 00:00:5e:00:01:35"],
+        ),
         ({"vlan": False}, ["~ balancer: vlan true -> false"]),
         (
             {"nat_ports": (PortRange(5, 5), PortRange(7, 9))},

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 SERVICE4, SERVICE6 = OWN[IPV4], OWN[IPV6]
 NUMBER = r"[0-9]+(?:U|ULL)?"
-ENTRY = rf"(?:RANGE|ADDRESS)\({NUMBER}(?:, {NUMBER}){{1,2}}\)"
-FLAG = re.compile(rf"-D[A-Z0-9_]+(?:\((?:RANGE|ADDRESS)\))?=(?:{NUMBER}|{ENTRY}(?: {ENTRY})*)")
+ENTRY = rf"(?:RANGE|ADDRESS|MAC)\({NUMBER}(?:, {NUMBER}){{0,2}}\)"
+FLAG = re.compile(rf"-D[A-Z0-9_]+(?:\((?:RANGE|ADDRESS|MAC)\))?=(?:{NUMBER}|{ENTRY}(?: {ENTRY})*)")
 
 CONSTANTS_OF_ONE = {
     *("SERVICE_WORD_0", "SERVICE_PORTS(RANGE)", "SERVICE_HASH"),
@@ -80,7 +80,9 @@ def test_no_text_of_the_user_gets_into_a_flag(
         services.append(service(f"{address}", f"{backend}", ports=(54,), **options))
     facts = facts_for(address.version, [backend])
     port = replace(facts.ports[0], name=name)
-    asked = Request((name,), tuple(services))
+    asked = Request(
+        (name,), tuple(services), virtual_mac=("02:00:00:00:00:0a", "00:00:5e:00:01:35")
+    )
     plan = make_plan(asked, replace(facts, ports=(port,), hash_keys=keys))
     assert plan.has_many == is_many
     assert all(FLAG.fullmatch(flag) for flag in flags(plan, shares_ports=True))

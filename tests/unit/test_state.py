@@ -185,6 +185,7 @@ STATES = st.builds(
     vlan=st.booleans(),
     max_client_flows=st.none() | st.integers(0, 1 << 28),
     secret=st.none() | st.text(min_size=1).map(Path),
+    virtual_mac=st.lists(NAMES, max_size=2).map(tuple),
     verdicts=st.lists(NAMES, max_size=3).map(tuple),
     restore=st.lists(
         st.builds(Restore, NAMES, U64, PORTS, NAMES, st.booleans(), NAMES), max_size=3
@@ -225,6 +226,7 @@ def _many() -> tuple[FakeMachine, Request]:
         nat_ports=(PortRange(6000, 7000),),
         vlan=False,
         max_client_flows=77,
+        virtual_mac=("00:00:5e:00:01:35",),
     )
     Balancer(machine).up(asked)
     return machine, asked
@@ -322,8 +324,9 @@ def test_a_damaged_description_is_refused(damage: str) -> None:
 
 def test_what_was_started_before_there_were_secrets_has_none() -> None:
     document = json.loads(_state("192.0.2.10", services=1).to_bytes())
-    assert document.pop("secret") is None
-    assert State.from_bytes(json.dumps(document).encode()).secret is None
+    assert (document.pop("secret"), document.pop("virtual_mac")) == (None, [])
+    state = State.from_bytes(json.dumps(document).encode())
+    assert (state.secret, state.virtual_mac) == (None, ())
 
 
 def test_what_another_format_changed_is_read_as_far_as_it_can_be() -> None:

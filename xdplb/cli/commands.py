@@ -10,7 +10,7 @@ from xdplb import source
 from xdplb.balancer import Balancer
 from xdplb.cli import carry, completion
 from xdplb.cli.files import FILE, interfaces_of, load
-from xdplb.cli.params import ADDRESS, BACKEND, PORTS, RESERVATION
+from xdplb.cli.params import ADDRESS, BACKEND, MAC, PORTS, RESERVATION
 from xdplb.cli.starting import say_up
 from xdplb.errors import InvalidValueError, NotReadyError
 from xdplb.model import (
@@ -131,6 +131,11 @@ SECONDS = click.IntRange(1, 86400)
     "same backends and NAT ports.  [default: what runs, or keys of its own]",
 )  # fmt: skip
 @click.option(
+    "--virtual-mac", type=MAC, multiple=True,
+    help="MAC address that frames may have, too, beside the interface's own: that of VRRP "
+    "(keepalived: use_vmac). Repeat it.",
+)  # fmt: skip
+@click.option(
     "--restore", "restore", metavar="FILE", shell_complete=completion.files,
     help="Go on with the flows that 'xdplb save FILE' wrote, from the first packet on; - is the "
     "standard input.",
@@ -158,6 +163,7 @@ def up(  # noqa: PLR0913 - one argument for each option
     on_down: str,
     vlan: bool,
     secret: Path | None,
+    virtual_mac: tuple[str, ...],
     restore: str | None,
 ) -> None:
     """Start balancing, or change a balancer that runs and keep its flows.
@@ -192,6 +198,7 @@ def up(  # noqa: PLR0913 - one argument for each option
             vlan=vlan,
             max_client_flows=max_client_flows,
             secret=secret.absolute() if secret is not None else None,
+            virtual_mac=virtual_mac,
         )
     saved = carry.read(restore) if restore is not None else None
     from xdplb.kernel.compiler import Compiler  # noqa: PLC0415 - not for --help

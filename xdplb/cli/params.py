@@ -15,6 +15,7 @@ from xdplb.parsing import (
     parse_address,
     parse_backend,
     parse_endpoint,
+    parse_mac,
     parse_ports,
     parse_reservation,
 )
@@ -79,6 +80,7 @@ def _endpoint(text: str) -> Endpoint:
 ADDRESS: Final = _Value("ADDR", parse_address)
 BACKEND: Final = _Value("ADDR[:PORT]", parse_backend)
 ENDPOINT: Final = _Value("ADDR:PORT", _endpoint)
+MAC: Final = _Value("MAC", parse_mac)
 PLACE: Final = _Value("ADDR:PORT|PATH", parse_place)
 PORTS: Final = _Value("N|N-M", _ports)
 RESERVATION: Final = _Value("ADDR:PORT=NATPORT", parse_reservation)

@@ -20,6 +20,7 @@ _KEYS: Final = (
     ("--max-flows", "max-flows"),
     ("--max-client-flows", "max-client-flows"),
     ("--secret", "secret"),
+    ("--virtual-mac", "virtual-mac"),
     ("--allow-remote", "allow-remote = true"),
 )
 """Options that the rules of a request speak of, and the keys that are called so."""

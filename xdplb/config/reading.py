@@ -17,7 +17,13 @@ from xdplb.config.problems import item
 from xdplb.errors import InvalidValueError
 from xdplb.listen import Listen, parse_place
 from xdplb.model import ALL_PORTS, Backend, BackendState, PortRange, Protocol, Timeouts
-from xdplb.parsing import parse_address, parse_path, parse_ports, parse_reservation
+from xdplb.parsing import (
+    parse_address,
+    parse_mac,
+    parse_path,
+    parse_ports,
+    parse_reservation,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -90,6 +96,7 @@ def _balancer(table: tables.BalancerTable | None) -> dict[str, Any]:
         "nat_ports": _ports(table.nat_ports),
         "vlan": table.vlan,
         "secret": None if table.secret is None else parse_path(table.secret),
+        "virtual_mac": tuple(parse_mac(text) for text in _several(table.virtual_mac)),
     }
 
 

@@ -16,7 +16,13 @@ from xdplb.config.payload import parse_payload
 from xdplb.errors import InvalidValueError
 from xdplb.listen import parse_place
 from xdplb.model import MAX_FLOWS_LIMIT, MAX_PORT, MAX_WEIGHT, Address
-from xdplb.parsing import parse_address, parse_path, parse_ports, parse_reservation
+from xdplb.parsing import (
+    parse_address,
+    parse_mac,
+    parse_path,
+    parse_ports,
+    parse_reservation,
+)
 from xdplb.request import refuse_no_host
 
 MAX_SECONDS: Final = 86400
@@ -111,6 +117,9 @@ Client: TypeAlias = Annotated[
 ]
 Place: TypeAlias = Annotated[
     str, _shape(parse_place, rf"({_V4}|\[{_V6}\]):{_PORT}|/.*", "127.0.0.1:9170")
+]
+Mac: TypeAlias = Annotated[
+    str, _shape(parse_mac, "[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}", "00:00:5e:00:01:35")
 ]
 FilePath: TypeAlias = Annotated[str, _shape(parse_path, "/.*", "/etc/xdplb/secret")]
 Payload: TypeAlias = Annotated[str, _shape(parse_payload, "", "PING")]

@@ -21,6 +21,7 @@ from xdplb.config.shapes import (
     HostName,
     Interface,
     Interval,
+    Mac,
     Name,
     Part,
     Payload,
@@ -63,6 +64,8 @@ class BalancerTable(Table):
         secret: The file that the keys of the hash come of, the same on each balancer that is to
             choose the same backends and NAT ports; nobody but its owner may read it. Left out for
             what runs, or keys of its own.
+        virtual_mac: A MAC address that frames may have, too, beside the interface's own, or
+            several: the virtual router's, where VRRP moves one with the service's address.
     """
 
     interfaces: Annotated[list[Interface], Meta(min_length=1)]
@@ -72,6 +75,7 @@ class BalancerTable(Table):
     nat_ports: list[Port | PortsText] = field(default_factory=list)
     vlan: bool = True
     secret: FilePath | None = None
+    virtual_mac: Mac | Annotated[list[Mac], Meta(min_length=1)] | None = None
 
 
 class BackendTable(Table):

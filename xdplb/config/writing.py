@@ -39,6 +39,7 @@ def dump(request: Request) -> str:
             nat_ports=_ports(request.nat_ports),
             vlan=request.vlan,
             secret=None if request.secret is None else f"{request.secret}",
+            virtual_mac=_one_or_several(request.virtual_mac),
         ),
         service=[_service(group) for group in groups],
     )
@@ -166,7 +167,7 @@ def _service(group: Sequence[Service]) -> tables.ServiceTable:
     protocols = list(dict.fromkeys(one.protocol for one in group))
     return tables.ServiceTable(
         name=first.name,
-        address=(addresses if len(addresses) > 1 else addresses[0]) if addresses else None,
+        address=_one_or_several(addresses),
         protocol=protocols if len(protocols) > 1 else protocols[0],
         ports=None if first.ports == ALL_PORTS else _ports(first.ports),
         hash=first.hash,
@@ -183,6 +184,13 @@ def _service(group: Sequence[Service]) -> tables.ServiceTable:
         backend=[_backend(backend) for one in each for backend in one.backends],
         health=None if first.health is None else _health(first.health),
     )
+
+
+def _one_or_several(values: Sequence[str]) -> str | list[str] | None:
+    """A value that may stand alone, where it does."""
+    if not values:
+        return None
+    return list(values) if len(values) > 1 else values[0]
 
 
 def _ports(ranges: Iterable[PortRange]) -> list[int | str]:
