@@ -26,15 +26,17 @@ furnish() {
 	mount -t tmpfs none /run
 	mkdir -p /run/netns /run/started /run/bird /run/exabgp /run/upper /run/work
 	mount --rbind /mnt/netns /run/netns
-	for place in /etc /usr/local /var/lib /var/log; do
+	for place in /etc /usr/bin /usr/local /var/lib /var/log; do
 		mkdir -p "/run/upper$place" "/run/work$place"
 		mount -t overlay none "$place" \
 			-o "lowerdir=$place,upperdir=/run/upper$place,workdir=/run/work$place"
 	done
 	ln -sf "$xdplb" /usr/local/bin/xdplb
-	printf '%s' "$SYSTEMCTL" >/usr/local/bin/systemctl
+	rm -f /usr/bin/systemctl
+	printf '%s' "$SYSTEMCTL" >/usr/bin/systemctl
 	printf '%s' "$SSH" >/usr/local/bin/ssh
-	chmod +x /usr/local/bin/systemctl /usr/local/bin/ssh
+	printf '%s' "$SCP" >/usr/local/bin/scp
+	chmod +x /usr/bin/systemctl /usr/local/bin/ssh /usr/local/bin/scp
 	ln -s "$(command -v python3-exabgpcli)" /usr/local/bin/exabgpcli
 }
 
@@ -61,9 +63,14 @@ echo $! >"$pid"
 '
 # No password, and no network between.
 SSH='#!/bin/sh
+while [ "$1" = -o ]; do shift 2; done
 machine=$1
 shift
-exec nsenter --target "$(cat "/mnt/machines/$machine")" --net --mount "$@"
+exec nsenter --target "$(cat "/mnt/machines/$machine")" --net --mount sh -c "exec $*"
+'
+SCP='#!/bin/sh
+[ "$1" = -p ] && [ $# = 3 ] || exit 2
+exec cp -p "$2" "/proc/$(cat "/mnt/machines/${3%%:*}")/root${3#*:}"
 '
 
 # A port of the router's switch: INTERFACE MACHINE ADDRESS...
@@ -83,7 +90,7 @@ host() {
 	ip -n "$machine" link set "$interface" up
 }
 
-export xdplb SYSTEMCTL SSH
+export xdplb SYSTEMCTL SSH SCP
 export -f furnish
 mount --bind /mnt/netns /run/netns
 machines="balancer router other server client far"

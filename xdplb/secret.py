@@ -56,7 +56,8 @@ def hash_keys(path: Path) -> tuple[int, int]:
 
 
 def _how_to_make(path: Path) -> str:
-    return f"'openssl rand -out {quote(f'{path}')} -hex 32' makes one; then copy it to the others"
+    file = quote(f"{path}")
+    return f"'umask 077; openssl rand -out {file} -hex 32' makes one; then copy it to the others"
 
 
 def _distrust(path: Path, status: os.stat_result) -> Iterator[NotReadyError]:

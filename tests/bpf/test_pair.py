@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from bpf_harness import Loaded, make_request
+from packets import udp
 
+from xdplb.kernel import libbpf
 from xdplb.model import Hash
 from xdplb.secret import hash_keys
 
@@ -63,6 +65,21 @@ def test_balancers_with_one_secret_choose_alike_whatever_their_history(
         numbers = [[f"{record.address}" for record in it.plan.records] for it in (one, other)]
         assert numbers[0] != numbers[1]
         assert ways(one) == ways(other)
+
+
+def test_of_many_flows_in_another_order_nearly_all_get_the_same_port(tmp_path: Path) -> None:
+    """Those that share a home with others may change places."""
+    keys = secret(tmp_path / "one", b"0123456789abcdef")
+    packets = [udp(src=CLIENTS[4].format(at % 200), sport=2000 + at) for at in range(1000)]
+    found = []
+    for order in (packets, packets[::-1]):
+        with Loaded(make_request("172.11.0.20", max_client_flows=0), hash_keys=keys) as balancer:
+            for packet in order:
+                libbpf.run_program(balancer.fd, packet)
+            found.append({key: value.nat_port for key, value in balancer.entries().items()})
+    one, other = found
+    assert len(one) == len(other) == 1000
+    assert sum(other[key] == port for key, port in one.items()) > 900
 
 
 @pytest.mark.parametrize("version", [4, 6])

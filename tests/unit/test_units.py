@@ -18,7 +18,6 @@ OF_RECIPES = (
     "bird/xdplb-announce.service",
     "exabgp/xdplb-announce.service",
     "keepalived/xdplb-mirror.service",
-    "keepalived/xdplb-mirror.timer",
     "prometheus/xdplb-metrics.service",
     "prometheus/xdplb-metrics.timer",
 )
