@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ from carried import (
 from packets import CLIENT, tcp, udp
 
 from xdplb import saved, wire
-from xdplb.kernel import carry, clock
+from xdplb.kernel import carry, clock, libbpf
 from xdplb.kernel.following import Follower
 from xdplb.restoring import Destination, Moment
 from xdplb.saved import Skip
@@ -256,3 +257,33 @@ def _live(balancer: Loaded) -> dict[wire.ClientKey, int]:
         for key, value in balancer.entries().items()
         if now - balancer.flow(value).owner.seen & 0xFFFFFFFF < 16 * 25
     }
+
+
+def test_packets_on_the_standby_do_no_harm_meanwhile() -> None:
+    """They come where two machines have the address for a moment."""
+    same = {"max_flows": 2048, "max_client_flows": 0}
+    one = Loaded(make_request("172.11.0.20", **same))
+    other = Loaded(make_request("172.11.0.20", **same), hash_keys=OTHER_KEYS)
+    with pair(one, other) as both:
+        for number in range(600):
+            one.open(f"10.1.{number // 250}.{number % 250 + 1}")
+        packets = [udp(src="10.2.0.1", sport=port) for port in range(2000, 2600)]
+
+        def send() -> None:
+            for packet in packets:
+                libbpf.run_program(other.fd, packet)
+
+        threads = [threading.Thread(target=send) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        _, skipped = both.follow()
+        for thread in threads:
+            thread.join()
+        assert skipped.keys() <= {Skip.PORT_TAKEN}
+        assert_consistent(other)
+        there = other.entries()
+        same_ways = sum(
+            key in there and there[key].nat_port == value.nat_port
+            for key, value in one.entries().items()
+        )
+        assert same_ways >= 590 - skipped.total()
