@@ -27,6 +27,8 @@ SERVICE = "192.0.2.100"
 BOTH = ("balancer", "other")
 KEEPALIVED = "/etc/keepalived/keepalived.conf"
 MIRROR = "/etc/systemd/system/xdplb-mirror.service"
+KILL = "kill -9 $(cat /run/started/keepalived) $(pgrep -P $(cat /run/started/keepalived))"
+"""The address stays, so that two machines have it; and what neighbours have heard last counts."""
 PATIENT = "s/^    timeout 5 /    timeout 60 /"
 """So that a check that takes long, since others have the processors, is no failure."""
 PATIENCE_S = 60.0
@@ -153,9 +155,10 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
     [
         ("keepalived is stopped", "balancer", "systemctl stop keepalived"),
         ("the cable is cut", "router", "ip link set port-balancer down"),
+        ("keepalived is killed", "balancer", KILL),
         ("the balancer is taken down", "balancer", "xdplb down"),
     ],
-    ids=["keepalived", "cable", "balancer"],
+    ids=["keepalived", "cable", "killed", "balancer"],
 )
 def test_flows_that_are_followed_keep_their_backend_and_their_port(
     pair: Pair, record_property: Callable[..., None], what: str, machine: str, command: str

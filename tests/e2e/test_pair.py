@@ -228,6 +228,7 @@ def test_a_stream_follows_a_balancer_that_is_changed_and_ends_with_it(
     with streaming(lab, standby, "--interval", "0.1") as stream:
         for one in labs:
             one.up(*OPTIONS, "--hash", "src", "--no-vlan")
+        lab.xdplb("trace", "--seconds", "0.5")
         lab.socket("172.11.0.24", 7001).sendto(b"a new flow", (SERVICE, 53))
         wait_for(lambda: ("172.11.0.24", 7001) in flows(standby))
         assert len(flows(standby)) == 41
