@@ -20,10 +20,12 @@ from xdplb.doctor.evidence import (
 )
 from xdplb.facts import Link, Neighbour, Way
 from xdplb.model import BackendState
+from xdplb.secret import hash_keys
 from xdplb.verdicts import VERDICTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 
 WARN, FAIL = Result.WARN, Result.FAIL
@@ -36,6 +38,24 @@ ENDS = ("192.0.2.10",)
 def up() -> FakeExaminer:
     """A machine whose balancer has one backend."""
     return FakeExaminer(running(*ENDS))
+
+
+def test_a_secret_that_is_another_one_now_or_cannot_be_used_is_told(
+    up: FakeExaminer, tmp_path: Path
+) -> None:
+    assert found(up, "secret") == []
+    path = tmp_path / "secret"
+    path.write_bytes(bytes(32))
+    path.chmod(0o600)
+    up.running = (with_state(up.running[0], secret=path, hash_keys=hash_keys(path)),)
+    assert one(up, "secret").result is Result.PASS
+    path.write_bytes(bytes(33))
+    item = one(up, "secret")
+    assert (item.result, f"{path} is another secret" in item.opinion.reason) == (WARN, True)
+    path.chmod(0o644)
+    item = one(up, "secret")
+    assert (item.result, "could not be started anew" in item.opinion.reason) == (WARN, True)
+    assert "chmod 600" in item.opinion.hint
 
 
 @pytest.mark.parametrize("there", [None, STRANGER])

@@ -8,6 +8,8 @@ from xdplb import __version__
 from xdplb.advice import ALMOST_FULL, short_of_ports, unanswered
 from xdplb.doctor.findings import Fix, Opinion, bad, good, poor
 from xdplb.doctor.native import TAKES_REDIRECTED
+from xdplb.errors import XdplbError
+from xdplb.secret import hash_keys
 from xdplb.verdicts import DROPPED, VERDICTS
 
 if TYPE_CHECKING:
@@ -55,6 +57,26 @@ def version(case: Case) -> Opinion:
             hint="the same 'xdplb up' again brings the new program; flows stay",
         )
     return good(f"xdplb {started}")
+
+
+def secret(case: Case) -> list[Opinion]:
+    """Whether the balancer would have the same keys if it was started now; nothing without one."""
+    state = case.running.state
+    if state.secret is None:
+        return []
+    try:
+        keys = hash_keys(state.secret)
+    except XdplbError as error:
+        return [poor(f"{error}, and the balancer could not be started anew", hint=error.hint)]
+    if keys != state.hash_keys:
+        return [
+            poor(
+                f"{state.secret} is another secret than the one that the balancer was started with",
+                hint="bring that one back; or 'xdplb save FILE', 'xdplb down', and 'up' again with "
+                "--restore FILE",
+            )
+        ]
+    return [good(f"{state.secret} is the one that the balancer was started with")]
 
 
 def widths(links: Sequence[Link]) -> Opinion:

@@ -161,6 +161,7 @@ def _balancer(examiner: Examiner, case: Case, findings: Findings) -> None:
 
     check("interfaces", lambda: balancer.interfaces(case, examiner.namespace()))
     check("version", lambda: balancer.version(case))
+    check("secret", lambda: balancer.secret(case))
     if len(on) > 1:
         _several(examiner, list(on.values()), state.interfaces[0].mode, scope, findings)
     _ports(examiner, case, scope, findings)
