@@ -9,7 +9,7 @@ import signal
 from contextlib import suppress
 from dataclasses import replace
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 from click.testing import CliRunner
@@ -289,6 +289,36 @@ def test_what_is_sent_can_be_taken(
         "following: 2 flows sent; Ctrl-C ends it\n"
         "the stream has ended: the balancer has gone, or balances other IP versions now\n"
     )
+
+
+def test_ctrl_c_ends_it_without_a_word(
+    machine: FakeMachine,
+    pipe: tuple[int, int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def wait(out: int, seconds: float) -> NoReturn:
+        del out, seconds
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sys.stdout", Out(pipe[1]))
+    monkeypatch.setattr(following, "_wait", wait)
+    machine.follower = Changing(machine, 5)
+    following.send(None, 1.0)
+    assert capsys.readouterr().err == "following: 5 flows sent; Ctrl-C ends it\n"
+
+
+def test_ctrl_c_where_it_is_taken_tells_what_came(
+    machine: FakeMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sets(*_: object) -> Iterator[tuple[Saved, bool]]:
+        yield flows(), False
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stream, "sets", sets)
+    done = run("restore", "--follow", "-")
+    assert (done.exit_code, done.stdout) == (0, "restored: 2 of 3 flows (1 skipped: 1 timed out)\n")
+    assert machine.given
 
 
 @pytest.mark.parametrize("is_waiting", [True, False])

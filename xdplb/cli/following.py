@@ -50,11 +50,13 @@ def send(iface: str | None, interval: float) -> None:
     from xdplb.kernel.machine import Machine  # noqa: PLC0415 - not for --help
 
     reason = "the balancer has gone, or balances other IP versions now"
-    with Machine() as machine, suppress(KeyboardInterrupt):
+    with Machine() as machine:
         try:
             _send(Balancer(machine).follow(interval, iface), interval)
         except BrokenPipeError:
             reason = "nobody reads it any more"
+        except KeyboardInterrupt:
+            return
     _say(f"the stream has ended: {reason}")
 
 
