@@ -93,6 +93,8 @@ class FakeMachine:
         self.flags: dict[int, list[str]] = {}
         self.loaded: list[tuple[list[Plan], State]] = []
         self.changed: list[tuple[int, Plan, State]] = []
+        self.counts: list[int] = []
+        """What the verdict ``forward`` counts, look by look; the last one stays."""
         self.ended: list[tuple[int, Plan]] = []
         self.saved = Saved(0.0, (), (), ())
         self.given: list[tuple[Running, tuple[str, ...], Saved, Mapping[int, Attached]]] = []
@@ -337,7 +339,9 @@ class FakeMachine:
     def verdicts(self, running: Running) -> dict[str, int]:
         del running
         self._step("verdicts")
-        return {"forward": 5}
+        if len(self.counts) > 1:
+            self.counts.pop(0)
+        return {"forward": self.counts[0] if self.counts else 5}
 
     def save_flows(self, running: Running, interfaces: Sequence[str]) -> Saved:
         self._step("save_flows")

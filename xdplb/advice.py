@@ -40,6 +40,8 @@ _OFF_TABLE: Final = 0.02
 _NAMED: Final = 3
 """How many backends are named; of others, how many there are."""
 
+_FOLLOW: Final = "'xdplb up' again follows, and flows stay; 'xdplb run' does so by itself"
+
 
 @dataclass(frozen=True, slots=True)
 class Around:
@@ -79,6 +81,7 @@ def warnings(status: BalancerStatus, state: State, around: Around) -> tuple[Advi
     is_watched = around.has_agent and any(item.health for item in state.services)
     return tuple(
         chain(
+            _of_draining(state),
             _of_interfaces(status, state, around),
             (_lost(address, state) for address in around.lost),
             _of_services(status),
@@ -101,18 +104,50 @@ def expected_shares(backends: Sequence[tuple[BackendState, int]]) -> list[float]
     return [weight / total if total else 0.0 for weight in weights]
 
 
+def _of_draining(state: State) -> Iterator[Advice]:
+    if state.draining:
+        yield Advice(
+            "it is draining: 'xdplb health' says unhealthy, so that clients are sent elsewhere",
+            "'xdplb down --drain' takes it down when they are; 'xdplb up' or 'xdplb apply' again "
+            "lets them come back",
+        )
+
+
 def _of_interfaces(status: BalancerStatus, state: State, around: Around) -> Iterator[Advice]:
     for item in state.interfaces:
         presence = around.presences.get(item.index)
-        if presence is None:
-            yield Advice(
-                f"{item.name} is not in this network namespace any more",
-                "when it is back, 'xdplb up' again takes it in; 'xdplb run' does so by itself",
-            )
-        elif presence.program_id != status.program_id:
-            yield _carries_another(presence, around.strangers.get(item.index, ""))
-        else:
-            yield from _of_interface(item, presence)
+        stranger = around.strangers.get(item.index, "")
+        yield from of_passage(item, presence, status.program_id, stranger)
+        if presence is not None and presence.program_id == status.program_id:
+            yield from _of_names(item, presence)
+
+
+def of_passage(
+    item: AttachedTo, presence: Presence | None, program_id: int, stranger: str = ""
+) -> Iterator[Advice]:
+    """Why packets that come by an interface are not balanced, or cannot come.
+
+    Args:
+        item: What it was when the program was attached.
+        presence: What it is now; None where it is not here.
+        program_id: The balancer's program.
+        stranger: Words for a program in its place.
+    """
+    if presence is None:
+        yield Advice(
+            f"{item.name} is not in this network namespace any more",
+            "when it is back, 'xdplb up' again takes it in; 'xdplb run' does so by itself",
+        )
+        return
+    name = presence.name
+    if presence.program_id != program_id:
+        yield _carries_another(presence, stranger)
+    elif not presence.is_up:
+        yield Advice(f"{name} is down", f"'ip link set dev {name} up'")
+    elif not presence.has_carrier:
+        yield Advice(f"{name} has no carrier", "look at the cable, or at what is at its other end")
+    elif item.mac and presence.mac.hex(":") != item.mac:
+        yield Advice(f"{name} has another MAC address than the program was made for", _FOLLOW)
 
 
 def _carries_another(presence: Presence, stranger: str) -> Advice:
@@ -128,21 +163,14 @@ def _carries_another(presence: Presence, stranger: str) -> Advice:
     )
 
 
-def _of_interface(item: AttachedTo, presence: Presence) -> Iterator[Advice]:
-    """What has changed about an interface that carries the program."""
+def _of_names(item: AttachedTo, presence: Presence) -> Iterator[Advice]:
+    """What else has changed about an interface that carries the program."""
     name = presence.name
-    follow = "'xdplb up' again follows, and flows stay; 'xdplb run' does so by itself"
     if name != item.name:
-        yield Advice(f"{item.name} is called {name} now", follow)
-    if not presence.is_up:
-        yield Advice(f"{name} is down", f"'ip link set dev {name} up'")
-    elif not presence.has_carrier:
-        yield Advice(f"{name} has no carrier", "look at the cable, or at what is at its other end")
-    if item.mac and presence.mac.hex(":") != item.mac:
-        yield Advice(f"{name} has another MAC address than the program was made for", follow)
+        yield Advice(f"{item.name} is called {name} now", _FOLLOW)
     if item.mtu and presence.mtu != item.mtu:
         yield Advice(
-            f"the MTU of {name} is {presence.mtu}, and the program was made for {item.mtu}", follow
+            f"the MTU of {name} is {presence.mtu}, and the program was made for {item.mtu}", _FOLLOW
         )
 
 
@@ -177,7 +205,7 @@ def _of_services(status: BalancerStatus) -> Iterator[Advice]:
     mute = unanswered(status)
     if mute:
         yield Advice(
-            f"nobody answers {_some(mute)}: no backend takes new flows",
+            f"nobody answers {some(mute)}: no backend takes new flows",
             VERDICTS["drop_no_backend"].hint,
         )
 
@@ -188,21 +216,21 @@ def _of_backends(services: Sequence[ServiceStatus], *, is_watched: bool) -> Iter
         hint = "the agent lets it back when it is healthy; its log says what is wrong"
         if not is_watched:
             hint = f"'xdplb backend undrain {down[0].backend}' lets it have new flows again"
-        yield Advice(f"{_named(down)} of {_some(of)} {_are(down)} down", hint)
+        yield Advice(f"{_named(down)} of {some(of)} {_are(down)} down", hint)
     for of, lost in _alike(
         services, lambda item: item.mac is None and item.state is not BackendState.DOWN
     ):
         hops = list(dict.fromkeys(item.next_hop for item in lost))
         yield Advice(
-            f"{_named(lost)} of {_some(of)} {_are(lost)} not resolved: nobody answers for "
-            f"{_some(hops)} on {lost[0].interface}",
+            f"{_named(lost)} of {some(of)} {_are(lost)} not resolved: nobody answers for "
+            f"{some(hops)} on {lost[0].interface}",
             "see that it is on, and on this network: "
             f"'ip neighbour show {hops[0]}', 'xdplb doctor'",
         )
     for of, drained in _alike(services, lambda item: item.state is BackendState.DRAIN):
         left = count(sum(item.flows for item in drained), "flow")
         yield Advice(
-            f"{_named(drained)} of {_some(of)} {_are(drained)} drained, with {left} left",
+            f"{_named(drained)} of {some(of)} {_are(drained)} drained, with {left} left",
             f"'xdplb backend undrain {drained[0].backend}' lets it have new flows again",
         )
 
@@ -213,7 +241,7 @@ def _of_answers(services: Sequence[ServiceStatus], state: State) -> Iterator[Adv
     asked = [item for item in services if (item.address, item.protocol, item.ports) not in one_way]
     for of, silent in _alike(asked, _is_silent):
         yield Advice(
-            f"{_named(silent)} of {_some(of)} {_have(silent)} answered nothing so far",
+            f"{_named(silent)} of {some(of)} {_have(silent)} answered nothing so far",
             "see that the server runs, and answers from the address and port where it was asked; "
             "'xdplb doctor' says more",
         )
@@ -261,7 +289,7 @@ def _of_tables(services: Sequence[ServiceStatus]) -> Iterator[Advice]:
     ]
     if wrong:
         yield Advice(
-            f"new flows of {_some(wrong)} are not spread by the weights of the backends",
+            f"new flows of {some(wrong)} are not spread by the weights of the backends",
             "a change was interrupted; run it again, or 'xdplb up'",
         )
 
@@ -334,10 +362,10 @@ def _of_version(status: BalancerStatus) -> Iterator[Advice]:
 def _named(backends: Sequence[BackendStatus]) -> str:
     """Some backends by name, and how many others there are."""
     noun = "backend" if len(backends) == 1 else "backends"
-    return f"{noun} {_some([item.backend for item in backends])}"
+    return f"{noun} {some([item.backend for item in backends])}"
 
 
-def _some(things: Sequence[object]) -> str:
+def some(things: Sequence[object]) -> str:
     """A list in a sentence, not too long."""
     words = [f"{item}" for item in things]
     more = len(words) - _NAMED

@@ -44,6 +44,7 @@ class Preview:
         after: What is wanted, with all addresses.
         moving: Live flows whose backend goes: their next packet finds another one.
         ending: Live flows whose service goes.
+        draining: What runs is to be taken down soon, and is not any more when this is applied.
     """
 
     way: Way
@@ -51,6 +52,7 @@ class Preview:
     after: Request
     moving: int = 0
     ending: int = 0
+    draining: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,8 @@ def preview(machine: Machine, request: Request) -> Preview:
     moving, ending = _moves(machine, scene.old, plans)
     before = scene.old.state.request
     after = _like(scene.request, before)
-    return Preview(_way(scene, before, after), before, after, moving, ending)
+    way = _way(scene, before, after)
+    return Preview(way, before, after, moving, ending, scene.old.state.draining)
 
 
 def _way(scene: Scene, before: Request, after: Request) -> Way:
@@ -175,13 +178,14 @@ def _keeps(plan: Plan, number: int, generation: int) -> bool:
     return record.state in stays and record.generation == generation
 
 
-def apply(machine: Machine, request: Request, found: Preview) -> Applied:
+def apply(machine: Machine, request: Request, found: Preview, *, draining: bool = False) -> Applied:
     """Make what runs what is wanted.
 
     Args:
         machine: Where.
         request: What is wanted.
         found: What ``preview`` said of that; what another command has changed since then is seen.
+        draining: It is still to be taken down soon, if it was.
 
     Raises:
         XdplbError: And then everything is as it was.
@@ -192,9 +196,10 @@ def apply(machine: Machine, request: Request, found: Preview) -> Applied:
             with machine.lock():
                 running = running_on(machine, found.after.interfaces)
                 if running is not None and running.state.request == found.before:
+                    running = replace(running, state=replace(running.state, draining=draining))
                     unresolved = live.rewrite(machine, running, found.after, running.state.versions)
                     return Applied(found, None, tuple(dict.fromkeys(unresolved)))
         except live.NoRoomError:
             pass
-    report = start(machine, request)
+    report = start(machine, request, draining=draining)
     return Applied(found, report, report.unresolved)

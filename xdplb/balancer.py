@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager, suppress
+import time
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from xdplb import live, streaming, tracing
+from xdplb.draining import LOOK_EVERY_S, Drain, mark, unmark
 from xdplb.errors import BusyError, NotReadyError
 from xdplb.explaining import dialled, explain
 from xdplb.facts import Found, Running, only
@@ -15,9 +17,10 @@ from xdplb.startup import start
 from xdplb.status import read
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
+    from xdplb.draining import Drained, Patience
     from xdplb.explaining import Explanation
     from xdplb.listing import Flow
     from xdplb.machine import Machine
@@ -33,10 +36,15 @@ _Known = TypeVar("_Known", Found, Running)
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """A balancer that ``down`` ended."""
+    """A balancer that ``down`` ended.
+
+    Attributes:
+        drained: What came of waiting for its clients to be elsewhere, if that was asked for.
+    """
 
     interfaces: tuple[str, ...]
     program_id: int
+    drained: Drained | None = None
 
 
 class Balancer:
@@ -71,10 +79,84 @@ class Balancer:
         self._machine.require_privileges()
         with self._machine.lock():
             there = self._machine.found()
-            stopped = [self._stop(item) for item in self._chosen(there, interfaces)]
-            if len(stopped) == len(there):  # what is left now was left by a killed command
-                self._machine.unmanage_all()
-            return stopped
+            return self._stop_all(there, self._chosen(there, interfaces))
+
+    def drain(
+        self, interfaces: Sequence[str], patience: Patience, tell: Callable[[Drain], None]
+    ) -> Generator[Stopped, None, None]:
+        """End balancers, each when its clients are elsewhere, or when that takes too long.
+
+        Until then they forward as before; where this ends early, they do so afterwards.
+
+        Args:
+            interfaces: Only those that sit on one of these; empty for all.
+            patience: How long to wait.
+            tell: Called for each that begins to drain.
+
+        Raises:
+            NotReadyError: A named interface carries no balancer.
+            BusyError: 'up' or 'apply' has taken one for its own meanwhile.
+        """
+        machine = self._machine
+        machine.require_privileges()
+        drains = []
+        with ExitStack() as undo:
+            with machine.lock():
+                for running in self._chosen(machine.running(), interfaces):
+                    names = interface_names(machine, running.state)
+                    drains.append(Drain(names, running, time.monotonic()))
+                    undo.callback(unmark, machine, running.indexes)
+                    mark(machine, running, draining=True)
+            for item in drains:
+                tell(item)
+            while drains:
+                for item in drains.copy():
+                    stopped = self._end_drained(item, patience)
+                    if stopped is not None:
+                        drains.remove(item)
+                        yield stopped
+                if drains:
+                    time.sleep(LOOK_EVERY_S)
+            undo.pop_all()
+
+    def _end_drained(self, drain: Drain, patience: Patience) -> Stopped | None:
+        """End a balancer if its clients are elsewhere; None where that is not so yet."""
+        machine, now = self._machine, time.monotonic()
+        running = self._draining(drain)
+        if running is not None:
+            try:
+                drain.count(machine.verdicts(running), now)
+            except BusyError:  # replaced just now
+                return None
+        drained = drain.ended(patience, now)
+        if drained is None and running is not None:
+            return None
+        with machine.lock():
+            self._draining(drain)  # somebody may have been at it in between
+            there = machine.found()
+            self._stop_all(there, [item for item in there if item.indexes & drain.indexes])
+        return Stopped(drain.names, drain.program_id, drained)
+
+    def _draining(self, drain: Drain) -> Running | None:
+        """The balancer that drains; None where another command has taken it down.
+
+        Raises:
+            BusyError: It does not drain any more.
+        """
+        running = drain.find(self._machine.running())
+        if running is not None and not running.state.draining:
+            raise BusyError(
+                f"{', '.join(drain.names)} is not draining any more: 'xdplb up' or 'xdplb apply' "
+                "was run meanwhile",
+                "it stays up; run 'xdplb down --drain' again to take it down",
+            )
+        return running
+
+    def _stop_all(self, there: Sequence[Found], chosen: Sequence[Found]) -> list[Stopped]:
+        stopped = [self._stop(item) for item in chosen]
+        if len(stopped) == len(there):  # what is left now was left by a killed command
+            self._machine.unmanage_all()
+        return stopped
 
     def _chosen(self, there: list[_Known], interfaces: Sequence[str]) -> list[_Known]:
         if interfaces:

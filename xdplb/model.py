@@ -352,6 +352,7 @@ class BalancerStatus:
         warnings: What a person should know of.
         maps: Those that can become full.
         secret: The file that the keys of the hash came of; None where they are its own.
+        draining: It is to be taken down when its clients are elsewhere.
     """
 
     interfaces: tuple[InterfaceStatus, ...]
@@ -367,6 +368,7 @@ class BalancerStatus:
     warnings: tuple[Advice, ...] = ()
     maps: tuple[MapStatus, ...] = ()
     secret: Path | None = None
+    draining: bool = False
 
     @property
     def backends(self) -> tuple[BackendStatus, ...]:

@@ -53,6 +53,7 @@ def _balancer(item: BalancerStatus, rates: Rates | None) -> dict[str, Any]:
         ],
         "program": {"id": item.program_id, "tag": item.program_tag, "version": item.version},
         "secret": None if item.secret is None else f"{item.secret}",
+        "draining": item.draining,
         "services": [_service(service, rates) for service in item.services],
         "flows": {
             "active": item.flows,

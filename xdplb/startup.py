@@ -60,6 +60,7 @@ class Scene:
         old: The balancer that runs on these interfaces.
         hash_keys: Two secret 64-bit numbers, the same for all services.
         hops: The way to each backend address.
+        draining: The new balancer is to be taken down soon, like the one that it replaces.
     """
 
     request: Request
@@ -68,15 +69,19 @@ class Scene:
     hash_keys: tuple[int, int]
     hops: Mapping[Address, Hop]
     ephemeral: PortRange
+    draining: bool = False
 
 
-def start(machine: Machine, request: Request, saved: Saved | None = None) -> Report:
+def start(
+    machine: Machine, request: Request, saved: Saved | None = None, *, draining: bool = False
+) -> Report:
     """Start a balancer, or replace the one that runs and keep its flows.
 
     Args:
         machine: Where.
         request: What is to run.
         saved: Flows that it is to go on with.
+        draining: It is to be taken down soon, like the one that it replaces.
 
     Raises:
         XdplbError: And then everything is as it was.
@@ -85,17 +90,19 @@ def start(machine: Machine, request: Request, saved: Saved | None = None) -> Rep
     if saved is not None:
         saved.refuse_others(request.versions)
     with machine.lock():
-        return start_alone(machine, request, saved)
+        return start_alone(machine, request, saved, draining=draining)
 
 
-def start_alone(machine: Machine, request: Request, saved: Saved | None = None) -> Report:
+def start_alone(
+    machine: Machine, request: Request, saved: Saved | None = None, *, draining: bool = False
+) -> Report:
     """The same, for a caller that has the lock.
 
     Raises:
         XdplbError: And then everything is as it was.
     """
     with ExitStack() as undo:
-        scene = survey(machine, request)
+        scene = replace(survey(machine, request), draining=draining)
         watched = watch(machine, scene.hops, scene.old, undo)
         notes = []
         for mode in (modes := _modes(scene)):
@@ -357,6 +364,7 @@ def _start_in(
         known = machine.neighbours([hop.ifindex for hop in scene.hops.values()])
         plans = [with_macs(plan, known) for plan in plans]
         state = describe(plans, machine.namespace(), [*watched, *ground.changed], constants)
+        state = replace(state, draining=scene.draining)
         program_fd = machine.load(code, plans, state, scene.old)
         held.callback(os.close, program_fd)
         old_fd = machine.hold(scene.old.program_id) if scene.old else None

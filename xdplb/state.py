@@ -110,6 +110,7 @@ class State:
         secret: The file that ``hash_keys`` came of; None where they are its own.
         virtual_mac: As in Request.
         flags: What the program was compiled with, by IP version.
+        draining: It is to be taken down, and forwards until its clients are elsewhere.
     """
 
     netns: int
@@ -126,6 +127,7 @@ class State:
     secret: Path | None = None
     virtual_mac: tuple[str, ...] = ()
     version: str = __version__
+    draining: bool = False
 
     def side(self, version: int) -> Side | None:
         """What an IP version has, None if it is not balanced."""
@@ -217,6 +219,7 @@ class State:
             secret=_path(values.get("secret")),
             virtual_mac=tuple(values.get("virtual_mac", ())),
             version=values["version"],
+            draining=bool(values.get("draining", False)),
         )
 
 

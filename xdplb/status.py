@@ -85,6 +85,7 @@ def read(machine: Machine, running: Running) -> BalancerStatus:
         verdicts=verdicts,
         maps=tuple(item for side in sides for item in side.maps),
         secret=state.secret,
+        draining=state.draining,
     )
     return replace(status, warnings=advice.warnings(status, state, around))
 

@@ -101,6 +101,8 @@ JSON = {
     "apply --dry-run --json /etc/xdplb/changed.toml": "`apply --json`",
     "restore --json /run/flows": "`restore --json`",
     "capacity --rate 20000 --backends 4 --nat-addresses 1 --json": "`capacity --json`",
+    "health --json": "`health --json`",
+    "down --drain --idle 0.1 --json": "`down --json`",  # the last: nothing is up afterwards
 }
 """Commands, and the headings below which the page has their keys."""
 

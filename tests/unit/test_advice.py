@@ -96,6 +96,15 @@ class TestInterface:
         assert told(with_backends(backend("192.0.2.10")), known=known) == []
 
 
+def test_that_it_drains_is_told_first() -> None:
+    draining = replace(state(), draining=True)
+    what, other = told(with_backends(backend("192.0.2.10")), Around({2: None}, {}), draining)
+    assert what == (
+        "it is draining: 'xdplb health' says unhealthy, so that clients are sent elsewhere"
+    )
+    assert other == "eth0 is not in this network namespace any more"
+
+
 def test_an_address_that_the_host_has_lost_is_told() -> None:
     around = Around({2: UP}, {}, (ip_address("192.0.2.1"), ip_address("192.0.2.2")))
     assert told(with_backends(backend("192.0.2.10")), around) == [

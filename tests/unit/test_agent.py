@@ -18,6 +18,7 @@ from xdplb.agent import reconciling, watching
 from xdplb.agent.agent import STUCK_S
 from xdplb.balancer import Balancer
 from xdplb.checks import BelowMinimum, Health, TcpCheck
+from xdplb.draining import mark
 from xdplb.errors import (
     BusyError,
     InvalidValueError,
@@ -289,6 +290,52 @@ def test_a_balancer_that_is_taken_down_is_left_alone(caplog: pytest.LogCaptureFi
 
     play(Stage(wanted()), course)
     assert lines(caplog, "has been taken down") == 2
+
+
+def _draining(stage: Stage) -> bool:
+    (running,) = stage.machine.balancers
+    return running.state.draining
+
+
+def _drain_all(stage: Stage) -> None:
+    """What ``xdplb down --drain`` begins with."""
+    (running,) = stage.machine.balancers
+    mark(stage.machine, running, draining=True)
+
+
+def test_a_balancer_that_drains_goes_on_draining_whatever_the_agent_does() -> None:
+    async def course(stage: Stage) -> None:
+        await stage.passes(2)
+        _drain_all(stage)
+        stage.failing = {A}
+        await stage.passes(4)
+        assert stage.states == ["down", "up"]
+        assert _draining(stage)
+        stage.machine.links["eth0"] = replace(stage.machine.links["eth0"], mtu=1400)
+        stage.hear()
+        await stage.passes(3)
+        assert stage.machine.loaded[-1][1].interfaces[0].mtu == 1400
+        assert _draining(stage)
+        Balancer(stage.machine).down()
+        await stage.passes(10)
+        assert stage.machine.programs == {}
+
+    play(Stage(wanted()), course)
+
+
+def test_an_agent_that_begins_lets_it_drain_and_a_reload_does_not() -> None:
+    async def course(stage: Stage) -> None:
+        await stage.passes(2)
+        assert _draining(stage)
+        stage.hup()
+        await stage.passes(2)
+        assert not _draining(stage)
+
+    for file in (wanted(), wanted(A, C)):
+        stage = Stage(file)
+        stage.up(wanted())
+        _drain_all(stage)
+        play(stage, course)
 
 
 def test_an_interface_whose_program_goes_before_it_is_not_taken_for_down() -> None:

@@ -84,6 +84,18 @@ def test_what_down_puts_back_survives_as_text() -> None:
     assert State.from_bytes(state.to_bytes()).restore == items
 
 
+def test_whether_it_drains_survives_as_text() -> None:
+    state = replace(_state("192.0.2.10", services=1), draining=True)
+    assert State.from_bytes(state.to_bytes()).draining
+    assert not _state("192.0.2.10", services=1).draining
+
+
+def test_a_state_from_before_there_was_draining_does_not_drain() -> None:
+    document = json.loads(_state("192.0.2.10", services=1).to_bytes())
+    del document["draining"]
+    assert not State.from_bytes(json.dumps(document).encode()).draining
+
+
 def test_a_state_from_before_offloads_were_switched_is_read() -> None:
     document = json.loads(_state("192.0.2.10", services=1).to_bytes())
     assert document["restore"]

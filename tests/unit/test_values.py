@@ -243,8 +243,8 @@ def test_the_json_has_the_promised_keys() -> None:
     (balancer,) = document["balancers"]
     assert document["version"] == 1
     assert set(balancer) == {
-        "interfaces", "program", "secret", "services", "flows", "nat_ports", "verdicts",
-        "drops", "warnings",
+        "interfaces", "program", "secret", "draining", "services", "flows", "nat_ports",
+        "verdicts", "drops", "warnings",
     }  # fmt: skip
     assert set(balancer["services"][0]["backends"][0]) >= {
         "address", "port", "weight", "state", "mac", "flows",

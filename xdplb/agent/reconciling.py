@@ -146,13 +146,17 @@ def _request(machine: Machine, running: Running) -> Request:
 def begin(machine: Machine, wanted: Request) -> Begun:
     """Make what is wanted run; what runs already keeps the states of its backends.
 
+    If it is to be taken down soon, that is so afterwards, too.
+
     Raises:
         XdplbError: And then everything is as it was.
     """
     complete = addressed(machine, wanted, machine.link(wanted.interfaces[0]))
     running = running_on(machine, wanted.interfaces)
-    adopted = adopt(complete, running.state.request) if running is not None else complete
-    return _begun(machine, complete, adopted)
+    if running is None:
+        return _begun(machine, complete, complete)
+    adopted = adopt(complete, running.state.request)
+    return _begun(machine, complete, adopted, draining=running.state.draining)
 
 
 def reload(machine: Machine, wanted: Request, unhealthy: AbstractSet[Key]) -> Begun:
@@ -166,8 +170,9 @@ def reload(machine: Machine, wanted: Request, unhealthy: AbstractSet[Key]) -> Be
     return _begun(machine, complete, partly)
 
 
-def _begun(machine: Machine, complete: Request, runs: Request) -> Begun:
-    applied = applying.apply(machine, runs, applying.preview(machine, runs))
+def _begun(machine: Machine, complete: Request, runs: Request, *, draining: bool = False) -> Begun:
+    found = applying.preview(machine, runs)
+    applied = applying.apply(machine, runs, found, draining=draining)
     down = in_state(runs, BackendState.DOWN)
     return Begun(
         applied,
@@ -211,7 +216,7 @@ def follow(machine: Machine, interfaces: tuple[str, ...]) -> bool:
 def _catch_up(machine: Machine, running: Running, scene: Scene) -> bool:
     """Make the balancer what it would be if it was started now; whether it is another one then."""
     if _has_moved(running, scene):
-        start_alone(machine, _as_it_is(scene.request))
+        start_alone(machine, _as_it_is(scene.request), draining=running.state.draining)
         return True
     lost = _lost(machine, scene)
     remembered = {(item.ifindex, item.address) for item in running.state.restore}

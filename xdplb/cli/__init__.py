@@ -15,11 +15,13 @@ from xdplb.cli import completion
 from xdplb.cli.backend import backend
 from xdplb.cli.capacity import capacity
 from xdplb.cli.carry import restore, save
-from xdplb.cli.commands import down, metrics, up
+from xdplb.cli.commands import metrics, up
 from xdplb.cli.doctor import doctor
+from xdplb.cli.down import down
 from xdplb.cli.explain import explain
 from xdplb.cli.files import apply, check, export
 from xdplb.cli.flows import flows, whois
+from xdplb.cli.health import health
 from xdplb.cli.run import run
 from xdplb.cli.status import status
 from xdplb.cli.top import top
@@ -102,7 +104,7 @@ def commands(ctx: click.Context, *, netns: str | None, verbose: bool) -> None:
 
 
 _COMMANDS = (
-    *(up, status, top, down, backend),
+    *(up, status, top, health, down, backend),
     *(check, apply, export, run),
     *(save, restore, flows, whois, explain, trace, doctor, metrics, capacity),
 )

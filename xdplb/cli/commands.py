@@ -1,4 +1,4 @@
-"""``up``, ``down`` and ``metrics``."""
+"""``up`` and ``metrics``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 from xdplb import source
 from xdplb.balancer import Balancer
 from xdplb.cli import carry, completion
-from xdplb.cli.files import FILE, interfaces_of, load
+from xdplb.cli.files import FILE, load
 from xdplb.cli.params import ADDRESS, BACKEND, MAC, PORTS, RESERVATION
 from xdplb.cli.starting import say_up
 from xdplb.errors import InvalidValueError, NotReadyError
@@ -258,30 +258,3 @@ def metrics() -> None:
         ) from None
     with Machine() as machine:
         click.echo(text(Balancer(machine).status()), nl=False)
-
-
-@click.command()
-@click.option(
-    "--iface", "ifaces", metavar="NAME", multiple=True, shell_complete=completion.balanced,
-    help="Only the balancer on this interface.  [default: all]",
-)  # fmt: skip
-@click.option(
-    "--config", type=FILE, metavar="FILE",
-    help="Only the balancer on the interfaces that this file names.",
-)  # fmt: skip
-def down(*, ifaces: tuple[str, ...], config: Path | None) -> None:
-    """Stop balancing, and put back what 'up' changed.
-
-    \b
-    Example:
-        xdplb down
-    """
-    names = interfaces_of(config, ifaces)
-    from xdplb.kernel.machine import Machine  # noqa: PLC0415 - not for --help
-
-    with Machine() as machine:
-        stopped = Balancer(machine).down(names)
-    for item in stopped:
-        click.echo(f"down: {', '.join(item.interfaces)} (program {item.program_id})")
-    if not stopped:
-        click.echo("nothing is up")

@@ -104,6 +104,8 @@ def apply(*, file: Path, dry_run: bool, as_json: bool) -> None:
 
 
 def _say(found: Preview) -> None:
+    if found.draining:
+        click.echo("it is not to be taken down any more: clients may come back")
     if found.way is applying.Way.NOTHING:
         click.echo("nothing to change")
         return

@@ -18,19 +18,22 @@ _IPV4_ADDRESS: Final = 0x10
 _IPV4_ROUTE: Final = 0x40
 _IPV6_ADDRESS: Final = 0x100
 _IPV6_ROUTE: Final = 0x400
-_GROUPS: Final = _LINK | _NEIGHBOUR | _IPV4_ADDRESS | _IPV4_ROUTE | _IPV6_ADDRESS | _IPV6_ROUTE
+OF_INTERFACES: Final = _LINK | _IPV4_ADDRESS | _IPV6_ADDRESS
+"""Also that a program has been attached or taken off."""
+
+ALL: Final = OF_INTERFACES | _NEIGHBOUR | _IPV4_ROUTE | _IPV6_ROUTE
 _MOST: Final = 1 << 16
 
 
 class Events(Closing):
     """A socket that becomes readable when something has changed in this network namespace."""
 
-    def __init__(self) -> None:
-        """Begin to listen."""
+    def __init__(self, groups: int = ALL) -> None:
+        """Begin to listen to all, or only to ``OF_INTERFACES``."""
         self._socket = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
         )
-        self._socket.bind((0, _GROUPS))
+        self._socket.bind((0, groups))
 
     def close(self) -> None:
         """Listen no more."""

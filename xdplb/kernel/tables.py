@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -370,11 +370,17 @@ def read_meta(maps: Descriptors) -> State:
     Raises:
         TableError: It is of another version.
     """
-    state = State.from_bytes(_meta_text(maps))
+    state = _state(_meta_text(maps))
     for version in state.versions:
         for name, sizes in _records(version).items():
             _refuse_other(name, maps.of(version)[name], *sizes)
     return state
+
+
+@lru_cache(maxsize=8)
+def _state(text: bytes) -> State:
+    """What a text says: who looks every second finds the same, and to read that takes longest."""
+    return State.from_bytes(text)
 
 
 @cache
