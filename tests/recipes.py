@@ -63,7 +63,7 @@ _TIMES: Final = frozenset({"span", "clock"})
 """What of that need not be the same again where the page says the same again."""
 _CHOSEN: Final = {**_KINDS, "server": r"\b192\.0\.2\.1[01]\b"}
 """And which of two servers a client meets."""
-_SHOWS_CHOICE: Final = re.compile(r"^(dig|xdplb flows)\b")
+_SHOWS_CHOICE: Final = re.compile(r"^(for .*\bdig|dig|xdplb flows)\b")
 
 
 class Step(NamedTuple):
@@ -161,6 +161,10 @@ class Section(Closing):
     def close(self) -> None:
         """End everything that runs there."""
         self._child.communicate()
+
+    def namespace(self, machine: str) -> Path:
+        """Where the network namespace of a machine is to be found from outside."""
+        return Path(f"/proc/{self._child.pid}/root/run/netns/{machine}")
 
     def run(self, machine: str, command: str) -> Done:
         """Run a command on a machine to its end."""

@@ -132,9 +132,18 @@ protocol kernel {
 	};
 }
 
+protocol bfd {
+	interface "switch" {
+		interval 300 ms;
+		multiplier 3;
+	};
+}
+
 template bgp balancer {
 	local as 64500;
 	passive;
+	bfd on;
+	error wait time 1, 1;
 	ipv4 {
 		import all;
 		export none;

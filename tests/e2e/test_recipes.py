@@ -58,26 +58,11 @@ def pair() -> Iterator[Section]:
     """Two balancers with the scripts of the recipes; nothing is up yet."""
     with Section() as section:
         for machine in ("balancer", "other"):
-            words = "install -D -t /usr/local/lib/xdplb $SHARE/healthy"
+            words = "install -D -t /usr/local/lib/xdplb $SHARE/keepalived/mirror"
             assert section.run(machine, words).code == 0
         yield section
 
 
-def test_a_balancer_is_healthy_while_it_has_a_server(pair: Section) -> None:
-    def is_healthy(*which: str) -> bool:
-        return not pair.run("balancer", f"/usr/local/lib/xdplb/healthy {' '.join(which)}").code
-
-    up = "xdplb up --iface eth0 --service 192.0.2.100 --port 53 --backend 192.0.2.10"
-    assert not is_healthy("eth0")
-    assert pair.run("balancer", up).code == 0
-    assert is_healthy("eth0")
-    assert is_healthy("eth0", "192.0.2.100")
-    assert not is_healthy("eth1")
-    assert not is_healthy("eth0", "mail")
-    pair.run("balancer", "xdplb backend drain 192.0.2.10")
-    assert not is_healthy("eth0")
-    pair.run("balancer", "xdplb backend remove 192.0.2.10; xdplb backend add 192.0.2.99")
-    assert not is_healthy("eth0"), "nobody has answered for it"
 
 
 # JSON
