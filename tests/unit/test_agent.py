@@ -323,6 +323,27 @@ def test_a_balancer_that_drains_goes_on_draining_whatever_the_agent_does() -> No
     play(Stage(wanted()), course)
 
 
+def test_a_balancer_that_goes_with_its_interface_while_it_drains_stays_down() -> None:
+    async def course(stage: Stage) -> None:
+        await stage.passes(2)
+        _drain_all(stage)
+        await stage.passes(2)
+        link = stage.machine.links["eth0"]
+        stage.machine.lose("eth0")
+        stage.hear()
+        await stage.passes(3)
+        stage.machine.links["eth0"] = replace(link, index=9)
+        stage.machine.way = lambda address: Way(9, address)  # type: ignore[method-assign]
+        stage.hear()
+        await stage.passes(5)
+        assert stage.machine.programs == {}
+        stage.hup()
+        await stage.passes(2)
+        assert stage.machine.programs.keys() == {9}
+
+    play(Stage(wanted()), course)
+
+
 def test_an_agent_that_begins_lets_it_drain_and_a_reload_does_not() -> None:
     async def course(stage: Stage) -> None:
         await stage.passes(2)

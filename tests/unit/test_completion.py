@@ -85,6 +85,8 @@ def bash(monkeypatch: pytest.MonkeyPatch, line: str, breaks: str = BREAKS) -> li
         ("up --backend ", []),
         ("flows --backend 2", ["2001:db8::10"]),
         ("flows kill --service d", ["dns"]),
+        ("health --service ", ["dns", "2001:db8::1"]),
+        ("health --iface ", ["eth0"]),
         ("whois 192.0.2.1:5 --backend ", ["192.0.2.10", "192.0.2.11", "2001:db8::10"]),
         ("--netns ", ["blue", "green"]),
         ("--netns b", ["blue"]),

@@ -107,6 +107,7 @@ class Agent:
         self._last: Request | None = None
         self._is_down = False
         self._may_be_down = False
+        self._was_draining = False
         self._fixed: frozenset[Key] = frozenset()
         self._drained: frozenset[Key] = frozenset()
         self._ours: frozenset[Key] = frozenset()
@@ -355,6 +356,7 @@ class Agent:
             await self._miss(found)
             return
         self._last, self._is_down, self._may_be_down = found.request, False, False
+        self._was_draining = found.draining
         if self._interfaces != found.request.interfaces:
             self._follow_after(0)  # whoever followed them by their old names found none
         self._interfaces, self._indexes = found.request.interfaces, dict(found.indexes)
@@ -375,7 +377,7 @@ class Agent:
             self._tell("interfaces", _waiting(found.missing))
         elif found.stranger:
             self._tell("interfaces", f"{found.stranger} carries a program that is not xdplb's")
-        elif request is not None and found.renewed and not self._is_down:
+        elif request is not None and found.renewed and not (self._is_down or self._was_draining):
             await self._step(lambda it: reconciling.renew(it, request))
             log.info("%s is back: balancing again", ", ".join(found.renewed))
         elif not self._may_be_down:

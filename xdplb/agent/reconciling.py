@@ -44,6 +44,7 @@ class Look:
         missing: Interfaces that are not there.
         stranger: An interface that carries a program of somebody else; empty for none.
         renewed: Interfaces that have another index than those that the balancer was on.
+        draining: What runs is to be taken down soon.
     """
 
     request: Request | None
@@ -52,6 +53,7 @@ class Look:
     missing: tuple[str, ...] = ()
     stranger: str = ""
     renewed: tuple[str, ...] = ()
+    draining: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,7 @@ def look(machine: Machine, interfaces: Iterable[str], indexes: Mapping[str, int]
             dict(zip(request.interfaces, every, strict=True)),
             counters(running, machine.traffic(running)),
             missing=absent(machine, request.interfaces),
+            draining=running.state.draining,
         )
     return Look(
         None,
