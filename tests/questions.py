@@ -32,7 +32,7 @@ RATE: Final = 200
 LASTING: Final = 16
 """Sockets that stay."""
 
-_PATIENCE_S: Final = 2.0
+_PATIENCE_S: Final = 3.0
 """How long an answer may take."""
 
 _BEHIND_S: Final = 0.1
@@ -111,8 +111,8 @@ class Questions(Closing):
     def account(self, since: float, until: float | None = None) -> Account:
         """What became of what was asked between two times; waits until that is known."""
         last = time.monotonic() if until is None else until
-        wait_for(lambda: time.monotonic() > last + _PATIENCE_S)
         mine = [item for item in self._asked if since <= item.at < last]
+        wait_for(lambda: time.monotonic() > last + _PATIENCE_S or all(item.server for item in mine))
         lost = [item for item in mine if not item.server]
         gap_s = lost[-1].at - lost[0].at if lost else 0.0
         return Account(len(mine), len(lost), gap_s)

@@ -32,6 +32,8 @@ ALL_FLOWS = "xdplb flows --json --limit 1000000"
 UP = "xdplb up --config /etc/xdplb/ecmp.toml"
 SET_UP = (
     "install -D -m 600 $SHARE/examples/ecmp.toml /etc/xdplb/ecmp.toml",
+    "address=$(ip -4 -oneline address show eth0 | sed 's|.*inet ||; s|/.*||'); "
+    'sed -i "/^nat-addresses/s/192.0.2.1/$address/" /etc/xdplb/ecmp.toml',
     f"(umask 077; echo '{SECRET}' >/etc/xdplb/secret)",
     f"ip address add {SERVICE}/32 dev lo",
     UP,
@@ -94,8 +96,6 @@ def balancers() -> Iterator[Balancers]:
         for machine in BOTH:
             for command in SET_UP:
                 made.run(machine, command)
-            nat = f's/192.0.2.1\\"/{ADDRESSES[machine]}\\"/'
-            made.run(machine, f'sed -i "/^nat-addresses/{nat}" /etc/xdplb/ecmp.toml; {UP}')
         made.run("router", "systemctl restart bird")
         made.routes(*BOTH)
         with Questions(section.namespace("client"), CLIENTS, SERVICE) as made.questions:
@@ -133,7 +133,7 @@ def test_a_drain_loses_nothing_and_neither_does_coming_back(
     balancers.random_while()
     before = balancers.flows(moving)
     began = time.monotonic()
-    said = balancers.run(moving, "xdplb down --drain --idle 2")
+    said = balancers.run(moving, "xdplb down --drain --idle 1")
     assert said.startswith("drains: eth0\ndown: eth0 (program "), said
     balancers.routes(staying)
     questions.go_on(0.5)

@@ -87,7 +87,7 @@ def test_a_server_that_never_answered_for_its_mac_is_none(lab: Lab) -> None:
     reason = "172.11.0.1 udp: nobody answers for 172.11.0.99, the way to its backends"
     assert health(lab) == (3, f"unhealthy  balancer: 0 of 1 service; {reason}")
     lab.add_host(99)
-    wait_for(lambda: health(lab) == (0, HEALTHY))
+    wait_for(lambda: health(lab) == (0, HEALTHY), 40)
 
 
 def test_a_watch_survives_all_that_becomes_of_a_balancer(lab: Lab, tmp_path: Path) -> None:
