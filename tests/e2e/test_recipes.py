@@ -55,14 +55,9 @@ def test_the_page_says_what_happens(title: str, found: dict[str, Future[list[str
 
 @pytest.fixture(scope="module")
 def pair() -> Iterator[Section]:
-    """Two balancers with the scripts of the recipes; nothing is up yet."""
+    """Two balancers; nothing is up yet."""
     with Section() as section:
-        for machine in ("balancer", "other"):
-            words = "install -D -t /usr/local/lib/xdplb $SHARE/keepalived/mirror"
-            assert section.run(machine, words).code == 0
         yield section
-
-
 
 
 # JSON
