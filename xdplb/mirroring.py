@@ -15,7 +15,6 @@ from xdplb import wire
 from xdplb.model import IPV4, IPV6
 from xdplb.saving import STATE_NAMES, STATES, pick
 from xdplb.stream import ENDED
-from xdplb.wire import FlowCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -140,7 +139,7 @@ class Mirror:
             return False
         is_same = (
             (before ^ owner) & ~(_STATE | _MASK) == 0
-            and owner >> 48 & 0xFF >= FlowCode.UNREPLIED
+            and owner >> 48 & 0xFF in _STATE_PLACES
             and told[start + _AT_SERVICE] == data[start + _AT_SERVICE]
             and told[start + _AT_CLIENT : end] == data[start + _AT_CLIENT : end]
         )

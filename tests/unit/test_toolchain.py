@@ -8,7 +8,7 @@ import pytest
 
 from xdplb import source
 from xdplb.errors import CompileError, LoadError
-from xdplb.kernel import libbpf, program, toolchain
+from xdplb.kernel import features, libbpf, program, toolchain
 from xdplb.kernel.compiler import Compiler, ObjectCode
 from xdplb.supported import FIRST, LAST, RANGE, doubt
 
@@ -101,6 +101,7 @@ def test_a_program_that_the_kernel_refuses_may_be_the_compilers_fault(
     monkeypatch: pytest.MonkeyPatch, version: str, says: str
 ) -> None:
     monkeypatch.setattr(libbpf, "load_program", lambda *_: (-22, "R0 !read_ok"))
+    monkeypatch.setattr(features, "lacking", str)
     with pytest.raises(LoadError) as caught:
         program.load({4: ObjectCode(b"", {}, {}, b"", version)}, program.Descriptors())
     assert caught.value.hint.endswith(says)
