@@ -79,7 +79,8 @@ def test_health_says_what_is_so(lab: Lab) -> None:
     lab.ip("b", "address delete 172.11.0.1/24 dev balancer")
     assert health(lab)[0] == 0, "the address may be moved here because of the answer"
     lab.ip("h", "link set outside down")
-    assert health(lab) == (3, "unhealthy  balancer: 2 of 2 services; balancer has no carrier")
+    gone = (3, "unhealthy  balancer: 2 of 2 services; balancer has no carrier")
+    wait_for(lambda: health(lab) == gone)
 
 
 def test_a_server_that_never_answered_for_its_mac_is_none(lab: Lab) -> None:

@@ -46,6 +46,12 @@ def fake(directory: Path, body: str) -> str:
     return f"{directory}:{os.environ['PATH']}"
 
 
+def mounted() -> list[str]:
+    """What is mounted; but the network namespaces of other tests come and go."""
+    lines = Path("/proc/self/mounts").read_text().splitlines()
+    return [line for line in lines if not line.startswith("nsfs ")]
+
+
 @pytest.mark.parametrize("name", ["", "../etc", "Trixie"])
 def test_what_is_no_name_of_a_suite_is_refused(name: str) -> None:
     done = suite(name)
@@ -66,10 +72,10 @@ def test_a_suite_that_cannot_be_fetched_is_reported_with_its_mirror(tmp_path: Pa
 @pytest.mark.usefixtures("nothing_left")
 def test_what_was_mounted_is_gone_when_the_script_ends(tmp_path: Path) -> None:
     """The root file system is an empty one here, in which nothing can be run."""
-    before = Path("/proc/self/mounts").read_text()
+    before = mounted()
     for place in ("dev", "sys", "proc", "tmp", "run", "etc", "usr/local/share"):
         (SUITES / NAME / place).mkdir(parents=True)
     done = suite(NAME, PATH=fake(tmp_path, "exit 1"))
     assert done.returncode
-    assert Path("/proc/self/mounts").read_text() == before
+    assert mounted() == before
     shutil.rmtree(SUITES / NAME)  # and only then: whatever were mounted there would go, too
