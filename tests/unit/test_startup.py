@@ -127,6 +127,22 @@ def test_generic_mode_prepares_no_peer(machine: Machine) -> None:
     assert GRO not in machine.loaded[0][1].restore
 
 
+def test_a_bond_beside_another_interface_is_generic(machine: Machine) -> None:
+    """Natively, the program is told the member that a packet came by."""
+    machine.links["eth1"] = replace(machine.links["eth1"], kind="bond")
+    with pytest.raises(InvalidValueError, match="eth1 is a bond"):
+        Balancer(machine).up(request(interfaces=BOTH, mode=Mode.NATIVE))
+    assert machine.programs == {}
+    report = Balancer(machine).up(request(interfaces=BOTH))
+    assert {item.mode for item in report.interfaces} == {Mode.GENERIC}
+
+
+def test_a_bond_alone_is_native(machine: Machine) -> None:
+    machine.links["eth0"] = replace(machine.links["eth0"], kind="bond")
+    report = Balancer(machine).up(request())
+    assert {item.mode for item in report.interfaces} == {Mode.NATIVE}
+
+
 def test_what_was_done_for_native_mode_is_undone_before_generic(machine: Machine) -> None:
     machine.prepared = Prepared(redirect=True, restore=GRO)
     machine.fail["attach"] = [AttachError("no native XDP")]
