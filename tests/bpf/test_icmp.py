@@ -20,6 +20,7 @@ from packets import (
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_RR
 from scapy.layers.l2 import Ether
 
+from xdplb.kernel import libbpf
 from xdplb.model import PortRange, Protocol
 
 if TYPE_CHECKING:
@@ -296,9 +297,12 @@ def test_a_backend_is_told_too(balancer: Loaded) -> None:
 
 
 def test_answers_to_expired_packets_are_few(balancer: Loaded) -> None:
-    verdicts = [balancer.run(udp(ip={"ttl": 1})).verdict for _ in range(200)]
-    assert "drop_ttl" in verdicts
-    assert verdicts.count("reply_ttl") >= 16
+    packet, before = udp(ip={"ttl": 1}), balancer.verdicts()
+    for _ in range(500):  # faster than run(), which counts each: a moment has 67 ms
+        libbpf.run_program(balancer.fd, packet)
+    counted = balancer.verdicts()
+    assert counted["drop_ttl"] > before["drop_ttl"]
+    assert counted["reply_ttl"] - before["reply_ttl"] >= 16
 
 
 @pytest.mark.parametrize("source", ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255"])
