@@ -2,19 +2,26 @@
 
 What a command does is the same, and 0.15 s of loading is done once. It finds the environment and
 the working directory of who asks, and nothing on its standard input. It can be killed right before
-one of its changes, by the number of that change.
+one of its changes, by the number of that change. What was compiled for one command is not compiled
+again for the next that wants just that; so that this happens, a new balancer's hash key, which is
+in its program, is one of a few.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
+import pickle
+import random
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,6 +29,9 @@ from xdplb.kernel.closing import Closing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+KEYS: Final = 2
+"""How many hash keys there are to choose from."""
 
 WITHIN_S: Final = 60
 """A command that takes longer is ended by a signal (alarm(2))."""
@@ -136,6 +146,53 @@ def _command(job: Job) -> int:
     return 0
 
 
+class Keys:
+    """What stands in for the module ``secrets``: a process has one of a few sequences."""
+
+    @cached_property
+    def _sequence(self) -> random.Random:
+        return random.Random(random.randrange(KEYS))
+
+    def randbits(self, bits: int) -> int:
+        """The next number."""
+        return self._sequence.getrandbits(bits)
+
+
+def _remember(directory: Path) -> None:
+    """Keep in a directory what the compiler has answered, and start it for other questions only."""
+    from xdplb import startup  # noqa: PLC0415 - only that process
+    from xdplb.kernel.compiler import Compiler, ObjectCode  # noqa: PLC0415
+
+    setattr(startup, "secrets", Keys())  # noqa: B010 - it does not export that
+
+    start, ask, end = Compiler.__init__, Compiler.compile, Compiler.close
+
+    def started(self: Compiler, headers: Path) -> None:
+        vars(self)["headers"] = headers
+
+    def compiled(self: Compiler, text: str, flags: Sequence[str], function: str) -> ObjectCode:
+        question = json.dumps([text, list(flags), function]).encode()
+        known = directory / hashlib.sha256(question).hexdigest()
+        if known.exists():
+            code = pickle.loads(known.read_bytes())
+            assert isinstance(code, ObjectCode)
+            return code
+        start(self, vars(self)["headers"])
+        code = ask(self, text, flags, function)
+        with contextlib.suppress(OSError):  # of a command that is short of something
+            written = known.with_suffix(f".{os.getpid()}")
+            written.write_bytes(pickle.dumps(code))
+            written.rename(known)
+        return code
+
+    def closed(self: Compiler) -> None:
+        if "_child" in vars(self):
+            end(self)
+
+    for name, instead in (("__init__", started), ("compile", compiled), ("close", closed)):
+        setattr(Compiler, name, instead)
+
+
 def _fork(job: Job) -> tuple[int, str, str]:
     """Run one command; returns its exit code, and what it has written."""
     out, err = os.memfd_create("out"), os.memfd_create("err")
@@ -168,10 +225,12 @@ def _serve() -> None:
     from xdplb import cli  # noqa: F401, PLC0415
     from xdplb.kernel import compiler, links, machine, veth  # noqa: F401, PLC0415
 
-    for line in sys.stdin:
-        job = Job(**json.loads(line))
-        sys.stdout.write(json.dumps([job.number, *_fork(job)]) + "\n")
-        sys.stdout.flush()
+    with tempfile.TemporaryDirectory() as directory:
+        _remember(Path(directory))
+        for line in sys.stdin:
+            job = Job(**json.loads(line))
+            sys.stdout.write(json.dumps([job.number, *_fork(job)]) + "\n")
+            sys.stdout.flush()
 
 
 if __name__ == "__main__":
