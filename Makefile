@@ -7,7 +7,7 @@ DEBS := python3-bpfcc python3-venv iproute2 ethtool bpftool tcpdump iputils-ping
 	dnsmasq-base bind9-dnsutils dnsperf sip-tester nftables iperf3 curl openssl systemd tshark jq \
 	dpkg-dev lintian man-db chromium-headless-shell
 # What `make test-kernel` takes beyond that.
-KERNEL_DEBS := qemu-system-x86 busybox-static kmod
+KERNEL_DEBS := qemu-system-x86 busybox-static kmod ipvsadm
 KERNEL := linux-image-amd64
 # Two files of tests at a time; those that are marked "alone" wait for each other.
 BESIDE := -n 2 --dist loadfile --no-loadscope-reorder

@@ -21,7 +21,10 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
 KERNELS = PROJECT / ".cache" / "kernels"
-MODULES = ("veth", "bridge", "macvlan", "vxlan", "8021q", "bonding", "dummy", "sch_netem", "tun")
+MODULES = (
+    *("veth", "bridge", "macvlan", "vxlan", "8021q", "bonding", "dummy", "sch_netem", "tun"),
+    *("ip_vs", "ip_vs_rr", "nft_masq"),
+)
 MEMORY = "6G"
 BOOTS_WITHIN_S = 600
 READS_EVERY_S = 0.2

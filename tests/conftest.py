@@ -35,7 +35,7 @@ def _has_devices() -> bool:
     """Whether this kernel can make what the mark ``devices`` is about."""
     trial = (
         "ip link add bond0 type bond && ip link add link bond0 vlan10 type vlan id 10 && "
-        "tc qdisc add dev bond0 root netem delay 1ms"
+        "tc qdisc add dev bond0 root netem delay 1ms && ipvsadm -Ln"
     )
     ended = subprocess.run(
         ["unshare", "--net", "sh", "-c", trial], capture_output=True, check=False

@@ -1,4 +1,4 @@
-"""Devices that Debian's kernels have and others need not: VLANs, bonds, lossy ways."""
+"""What Debian's kernels have and others need not: VLANs, bonds, lossy ways, IPVS."""
 
 from __future__ import annotations
 
@@ -236,3 +236,46 @@ def test_datagrams_that_are_reordered_and_doubled_reach_their_own_clients(
                 assert text.startswith(f"{clients.index(sock)} ".encode())
                 due.discard(text)
     assert lab.status()["flows"]["active"] == len(clients)
+
+
+@pytest.fixture
+def ipvs(lab: Lab) -> Lab:
+    """A lab whose balancer has IPVS for port 53, with full NAT, too, to 172.11.0.21."""
+    inside = lab.inside("b")
+    run(*inside, "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.vs.conntrack=1")
+    run(*inside, "ipvsadm", "-A", "-u", f"{SERVICE}:53", "-s", "rr")
+    run(*inside, "ipvsadm", "-a", "-u", f"{SERVICE}:53", "-r", "172.11.0.21:53", "-m")
+    masquerade = "chain out { type nat hook postrouting priority 100; masquerade; }"
+    run(*inside, "nft", f"table ip full {{ {masquerade} }}")
+    return lab
+
+
+def _connections(lab: Lab) -> int:
+    """How many IPVS has ever had."""
+    table = run(*lab.inside("b", "ipvsadm", "-Ln", "--stats", "--exact")).stdout
+    (service,) = (line.split() for line in table.splitlines() if line.startswith("UDP "))
+    return int(service[2])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_ipvs_keeps_what_is_not_balanced_here(ipvs: Lab, mode: str) -> None:
+    """Another port is IPVS's as before; the same one is taken over, and given back."""
+    client = ipvs.socket("172.11.0.23")
+    theirs, ours = ipvs.socket("172.11.0.21", 53), ipvs.socket("172.11.0.20", 53)
+    exchange(client, theirs, b"before", 53)
+    assert _connections(ipvs) == 1
+
+    other = ipvs.socket("172.11.0.20", 5353)
+    ipvs.up("--mode", mode, "--port", "5353", backends=("172.11.0.20",))
+    exchange(client, theirs, b"a flow goes on", 53)
+    exchange(ipvs.socket("172.11.0.22"), theirs, b"a new one comes", 53)
+    exchange(client, other, b"beside it", 5353)
+    assert _connections(ipvs) == 2
+    assert ipvs.status()["verdicts"]["forward"] == 1
+    ipvs.xdplb("down")
+
+    ipvs.up("--mode", mode, "--port", "53", backends=("172.11.0.20",))
+    exchange(client, ours, b"taken over", 53)
+    assert _connections(ipvs) == 2
+    ipvs.xdplb("down")
+    exchange(client, theirs, b"given back", 53)
