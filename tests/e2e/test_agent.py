@@ -420,7 +420,7 @@ def test_it_does_with_what_its_unit_leaves_it(
     file.write_text(service(QUICK.replace('"udp", send = "ping", expect = "172.11"', '"icmp"')))
     agent = Run(lab, tmp_path, "--config", f"{file}", within=(*before, program)).is_ready()
     assert answers(lab.socket("172.11.0.22")) in servers
-    lab.ip("h", f"address delete {A}/24 dev outside")
+    lab.ip("h", f"address delete {B}/24 dev outside")  # A is the first: all would go with it
     agent.tells("STATUS", "1 service, 1 of 2 backends up")
     lab.ip("b", "link set balancer address 02:00:00:00:00:77")
     agent.says("has changed: followed")
