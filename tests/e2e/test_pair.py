@@ -184,8 +184,9 @@ def flows(lab: Lab) -> dict[tuple[str, int], tuple[object, ...]]:
 def pair(labs: tuple[Lab, Lab]) -> tuple[Lab, Lab, Clients]:
     """Two balancers that run, and clients of the first one, each with a flow."""
     lab, standby = labs
-    for one in labs:
-        one.up(*OPTIONS)
+    lab.up(*OPTIONS)
+    backends = [word for host in HOSTS for word in ("--backend", host)]
+    standby.started("up", "--iface", "balancer", *backends, *OPTIONS)  # not one of a few hash keys
     clients = Clients(lab)
     clients.ways()
     return lab, standby, clients
