@@ -153,8 +153,8 @@ def test_a_load_that_fits_just_so_goes_on_without_a_refusal() -> None:
     assert refused(two_backends(rate), seed=1) == 0
 
 
-def test_of_a_load_beyond_all_ports_as_many_are_refused_as_predicted() -> None:
-    beyond = 1.2
+@pytest.mark.parametrize("beyond", [1.1, 1.5])
+def test_of_a_load_beyond_all_ports_as_many_are_refused_as_predicted(beyond: float) -> None:
     sizing = two_backends(beyond * 2 * POOL.count / TIMEOUT_S)
     predicted = sizing.refusal
     assert predicted is not None

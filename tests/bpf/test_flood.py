@@ -13,7 +13,7 @@ from xdplb.kernel import clock
 from xdplb.model import Timeouts
 from xdplb.wire import TICKS_PER_S
 
-FLOOD = 1_000_000
+FLOOD = 2_000_000
 SOURCES = 400_000
 UNREPLIED_S = 2
 
